@@ -1,0 +1,1 @@
+"""Client library and the kvctl command line for kvcluster and etcd."""

@@ -1,0 +1,2 @@
+"""A member of a kvcluster: storage, consensus and etcd's v3 API."""
+

@@ -1,0 +1,1 @@
+"""Wire messages generated from node/proto; never edited by hand."""
