@@ -1,0 +1,400 @@
+"""What one member is told at start: every setting, its unit, its bound, checked once.
+
+This is plain data.  Flags and environment are read in ``kvnode.cli`` only; each error here names
+the field, so that the command line can name the flag it came from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+__all__ = [
+    "DEFAULT_QUOTA_BYTES",
+    "MAX_ELECTION_TIMEOUT_MS",
+    "AutoCompaction",
+    "ConfigError",
+    "InitialClusterState",
+    "LogFormat",
+    "LogLevel",
+    "NodeConfig",
+    "PeriodicCompaction",
+    "RevisionCompaction",
+    "TlsConfig",
+    "Url",
+    "parse_initial_cluster",
+    "parse_url",
+    "parse_urls",
+]
+
+#: Above this, a lost leader would stay unnoticed for longer than any client waits (etcd's bound).
+MAX_ELECTION_TIMEOUT_MS = 50_000
+
+DEFAULT_QUOTA_BYTES = 2 * 1024**3
+
+
+class ConfigError(ValueError):
+    """A setting that can't work.
+
+    Attributes:
+        field: Name of the ``NodeConfig`` field.
+        value: The value as given.
+        bound: What would be accepted, as the end of "must be ...".
+    """
+
+    def __init__(self, field: str, value: object, bound: str) -> None:
+        super().__init__(f"{field}={value!r} must be {bound}")
+        self.field = field
+        self.value = value
+        self.bound = bound
+
+
+class InitialClusterState(StrEnum):
+    """Whether this member founds a cluster or joins one; ignored once it has data."""
+
+    NEW = "new"
+    EXISTING = "existing"
+
+
+class LogLevel(StrEnum):
+    """From most to least talkative."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+    PANIC = "panic"
+    FATAL = "fatal"
+
+
+class LogFormat(StrEnum):
+    """One JSON object a line, or text for a person's eyes."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Url(NamedTuple):
+    """A URL to listen on or to be reached at; ``str()`` gives the text it was read from."""
+
+    scheme: str
+    #: Host name or address; for ``unix`` and ``unixs`` the socket's path, and port is 0.
+    host: str
+    port: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_tls(self) -> bool:
+        """True for the schemes that need a certificate."""
+        return self.scheme in ("https", "unixs")
+
+    @property
+    def is_unix(self) -> bool:
+        """True for a socket in the file system."""
+        return self.scheme in ("unix", "unixs")
+
+    @property
+    def address(self) -> str:
+        """``host:port`` with brackets around an IPv6 host, or the socket's path."""
+        if self.is_unix:
+            return self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """Certificates of one side (clients or peers), as files so that they can be rotated."""
+
+    cert_file: Path
+    """PEM chain that this member shows, leaf first."""
+    key_file: Path
+    """PEM private key of ``cert_file``."""
+    trusted_ca_file: Path | None = None
+    """PEM bundle that the other side's certificates must lead to."""
+    client_cert_auth: bool = False
+    """True: a caller without a certificate from ``trusted_ca_file`` is turned away."""
+    client_cert_file: Path | None = None
+    """Shown when this member itself calls; None: ``cert_file``."""
+    client_key_file: Path | None = None
+    """Key of ``client_cert_file``; None: ``key_file``."""
+    allowed_common_names: tuple[str, ...] = ()
+    """Peers only: subject common names let in; empty lets in all."""
+    allowed_hostnames: tuple[str, ...] = ()
+    """SAN host names let in; empty lets in all."""
+
+    def __post_init__(self) -> None:
+        if self.client_cert_auth and self.trusted_ca_file is None:
+            raise ConfigError("trusted_ca_file", None, "given when client certificates are asked for")
+        if (self.client_cert_file is None) != (self.client_key_file is None):
+            raise ConfigError("client_cert_file", self.client_cert_file, "given together with its key file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicCompaction:
+    """Keep every revision of the last ``window_s`` seconds."""
+
+    window_s: float
+
+    def __post_init__(self) -> None:
+        if self.window_s <= 0:
+            raise ConfigError("auto_compaction_retention", self.window_s, "above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionCompaction:
+    """Keep the last ``keep_revisions`` revisions."""
+
+    keep_revisions: int
+
+    def __post_init__(self) -> None:
+        if self.keep_revisions <= 0:
+            raise ConfigError("auto_compaction_retention", self.keep_revisions, "above 0")
+
+
+AutoCompaction = PeriodicCompaction | RevisionCompaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """All settings of a member.  Durations carry their unit in the name."""
+
+    name: str
+    """Name shown to people and used as the key of this member in ``initial_cluster``."""
+    data_dir: Path
+    """Owned by this process alone; created if missing."""
+
+    listen_peer_urls: tuple[Url, ...]
+    """Where other members reach this one."""
+    listen_client_urls: tuple[Url, ...]
+    """Where gRPC clients reach this member."""
+    listen_client_http_urls: tuple[Url, ...] = ()
+    """HTTP/1.1 for clients: /health, /version, /metrics."""
+    listen_metrics_urls: tuple[Url, ...] = ()
+    """HTTP/1.1 for probes and Prometheus, without client certificates."""
+    initial_advertise_peer_urls: tuple[str, ...]
+    """How the other members call this one; stored in the membership."""
+    advertise_client_urls: tuple[str, ...]
+    """What this member tells clients about itself; stored in the membership."""
+
+    initial_cluster: Mapping[str, tuple[str, ...]]
+    """Name to peer URLs.  For ``existing`` these are addresses to ask for the member list."""
+    initial_cluster_state: InitialClusterState = InitialClusterState.NEW
+    initial_cluster_token: str = "etcd-cluster"
+    """Goes into the cluster ID, so that two clusters with equal URLs stay strangers."""
+
+    heartbeat_interval_ms: int = 100
+    """A tick: the leader shows itself this often.  About the round trip between members."""
+    election_timeout_ms: int = 1000
+    """Silence after which a follower campaigns; at least five heartbeats, so that one lost packet
+    does not cost a leader."""
+    pre_vote: bool = True
+    strict_reconfig_check: bool = True
+    """Refuse membership changes that the started members could not carry."""
+    max_learners: int = 1
+
+    snapshot_count: int = 10_000
+    """Applied entries between two compactions of the log."""
+    snapshot_catchup_entries: int = 5_000
+    """Entries kept behind a compaction, so that a slow follower needs no snapshot."""
+    quota_backend_bytes: int | None = DEFAULT_QUOTA_BYTES
+    """Size of the state above which writes are refused; None: no quota."""
+    auto_compaction: AutoCompaction | None = None
+    """None: revisions stay until someone compacts."""
+
+    max_request_bytes: int = 1_572_864
+    """Largest proposal (etcd: 1.5 MiB)."""
+    max_txn_ops: int = 128
+    max_concurrent_streams: int = 2**32 - 1
+    """Per client connection."""
+    grpc_keepalive_min_time_s: float = 5.0
+    """Clients that ping more often than this are cut off."""
+    grpc_keepalive_interval_s: float = 7200.0
+    """Pings from this side on a silent connection; 0: none."""
+    grpc_keepalive_timeout_s: float = 20.0
+    watch_progress_notify_interval_s: float = 600.0
+    """How often a watcher that asked for it hears the revision when nothing happens."""
+
+    client_tls: TlsConfig | None = None
+    peer_tls: TlsConfig | None = None
+
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.JSON
+    metrics_extensive: bool = False
+    """True: histograms of request durations as well."""
+    warning_unary_request_duration_s: float = 0.3
+    """A request slower than this is logged."""
+    unsafe_no_fsync: bool = False
+    """Writes are acknowledged before they are on disk; for tests only."""
+
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Flags taken for compatibility that have no meaning here, for the log."""
+
+    def __post_init__(self) -> None:
+        self._check_identity()
+        self._check_timing()
+        self._check_sizes()
+        self._check_tls()
+
+    @property
+    def request_timeout_s(self) -> float:
+        """How long a request may wait for the cluster (etcd: 5 s and two elections)."""
+        return 5.0 + 2 * self.election_timeout_ms / 1000.0
+
+    @property
+    def min_lease_ttl_s(self) -> int:
+        """A lease shorter than this could expire during one election (etcd: 3/2 of it, rounded up)."""
+        return -(-3 * self.election_timeout_ms // 2000)
+
+    def _check_identity(self) -> None:
+        if not self.name:
+            raise ConfigError("name", self.name, "not empty")
+        for name in ("listen_peer_urls", "listen_client_urls"):
+            if not getattr(self, name):
+                raise ConfigError(name, (), "at least one URL")
+        for name in ("initial_advertise_peer_urls", "advertise_client_urls"):
+            if not getattr(self, name):
+                raise ConfigError(name, (), "at least one URL")
+        if self.initial_cluster_state is InitialClusterState.NEW and self.name not in self.initial_cluster:
+            raise ConfigError(
+                "initial_cluster",
+                ",".join(sorted(self.initial_cluster)),
+                f"a list that names this member, {self.name!r}",
+            )
+
+    def _check_timing(self) -> None:
+        if self.heartbeat_interval_ms <= 0:
+            raise ConfigError("heartbeat_interval_ms", self.heartbeat_interval_ms, "above 0 ms")
+        if self.election_timeout_ms < 5 * self.heartbeat_interval_ms:
+            raise ConfigError(
+                "election_timeout_ms",
+                self.election_timeout_ms,
+                f"at least 5 times --heartbeat-interval ({self.heartbeat_interval_ms} ms)",
+            )
+        if self.election_timeout_ms > MAX_ELECTION_TIMEOUT_MS:
+            raise ConfigError(
+                "election_timeout_ms", self.election_timeout_ms, f"at most {MAX_ELECTION_TIMEOUT_MS} ms"
+            )
+        if self.watch_progress_notify_interval_s < 0.1:
+            raise ConfigError(
+                "watch_progress_notify_interval_s", self.watch_progress_notify_interval_s, "at least 100ms"
+            )
+        for name in ("grpc_keepalive_min_time_s", "grpc_keepalive_interval_s", "grpc_keepalive_timeout_s"):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, getattr(self, name), "0 or more")
+
+    def _check_sizes(self) -> None:
+        for name in ("snapshot_count", "max_request_bytes", "max_txn_ops", "max_learners"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, getattr(self, name), "at least 1")
+        if self.snapshot_catchup_entries < 0:
+            raise ConfigError("snapshot_catchup_entries", self.snapshot_catchup_entries, "0 or more")
+        if not 1 <= self.max_concurrent_streams <= 2**32 - 1:
+            raise ConfigError("max_concurrent_streams", self.max_concurrent_streams, "from 1 to 4294967295")
+        if self.quota_backend_bytes is not None and self.quota_backend_bytes <= 0:
+            raise ConfigError("quota_backend_bytes", self.quota_backend_bytes, "above 0")
+
+    def _check_tls(self) -> None:
+        sides = (
+            (("listen_client_urls", "listen_client_http_urls", "listen_metrics_urls"), self.client_tls, ""),
+            (("listen_peer_urls",), self.peer_tls, "peer-"),
+        )
+        for names, tls, prefix in sides:
+            for name in names:
+                for url in getattr(self, name):
+                    if url.is_tls and tls is None:
+                        raise ConfigError(
+                            name,
+                            str(url),
+                            f"used with --{prefix}cert-file and --{prefix}key-file, or be http",
+                        )
+
+
+def parse_url(text: str, *, listen: bool = False) -> Url:
+    """Read one URL as etcd's flags take it: scheme, host and port, nothing behind them.
+
+    Args:
+        text: For example ``http://10.0.0.1:2379`` or ``unix:///run/kvnode.sock``.
+        listen: True: the host must be an address or ``localhost``, as one can't listen on a name.
+    Raises:
+        ValueError: What is wrong, as a sentence without the URL itself.
+    """
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(str(error)) from error
+    if parts.scheme in ("unix", "unixs"):
+        path = (parts.netloc + parts.path) or ""
+        if not path:
+            raise ValueError("a unix URL needs a path")
+        return Url(parts.scheme, path, 0, text)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("the scheme must be http, https, unix or unixs")
+    if not parts.netloc:
+        raise ValueError("the URL must be of the form scheme://host:port")
+    if port is None:
+        raise ValueError("the URL must have a port (scheme://host:port)")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the URL must not hold a user name")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("the URL must not have a path")
+    host = parts.hostname or ""
+    if listen and not _can_listen_on(host):
+        raise ValueError("the host to listen on must be an IP address or localhost")
+    return Url(parts.scheme, host, port, text)
+
+
+def parse_urls(text: str, *, listen: bool = False) -> tuple[Url, ...]:
+    """Read a list of URLs separated by commas.
+
+    Raises:
+        ValueError: Names the URL that is wrong and why.
+    """
+    urls = []
+    for part in text.split(","):
+        item = part.strip()
+        if not item:
+            continue
+        try:
+            urls.append(parse_url(item, listen=listen))
+        except ValueError as error:
+            raise ValueError(f"{item!r}: {error}") from error
+    return tuple(urls)
+
+
+def parse_initial_cluster(text: str) -> dict[str, tuple[str, ...]]:
+    """Read ``name=url,name=url``; a name may come back with a further URL.
+
+    Raises:
+        ValueError: Names the part that is wrong.
+    """
+    urls: dict[str, list[str]] = {}
+    for part in text.split(","):
+        item = part.strip()
+        if not item:
+            continue
+        name, separator, url = item.partition("=")
+        if not separator or not name or not url:
+            raise ValueError(f"{item!r}: expected name=url")
+        try:
+            parse_url(url)
+        except ValueError as error:
+            raise ValueError(f"{item!r}: {error}") from error
+        urls.setdefault(name, []).append(url)
+    return {name: tuple(sorted(members)) for name, members in urls.items()}
+
+
+def _can_listen_on(host: str) -> bool:
+    if host in ("", "localhost"):
+        return True
+    # An address, not a name: digits and dots, or colons of IPv6 with an optional zone.
+    if ":" in host:
+        return True
+    octets = host.split(".")
+    return len(octets) == 4 and all(octet.isdigit() and int(octet) <= 255 for octet in octets)
