@@ -1,0 +1,361 @@
+"""The engine on disk.  The one module that imports plyvel.
+
+What plyvel or LevelDB would do differently from the engine protocol, and what is done about it here:
+
+- plyvel's ``Iterator`` looks at LevelDB's status only after it has looked whether the position is valid,
+  so a damaged last block would end an iteration early without an error; and backwards it leaves out an
+  only key that equals ``start``.  Its ``RawIterator`` checks the status after every step and has no
+  bounds of its own, so all iteration is built on that.
+- ``compact_range`` without bounds compacts the range from "" to "", which is nothing.
+- A failed append leaves the end of the write-ahead log unknown, yet LevelDB would append the next batch
+  behind it: after the first failed write the engine refuses all others.
+- A synced write syncs the current log file only.  Unsynced writes in the log file before it (LevelDB
+  changes files when its write buffer is full) may be lost to a power failure that spares the later
+  ones.  ``sync`` therefore syncs all log files, oldest first.
+- With ``create_if_missing`` LevelDB puts a new database over the files of one whose CURRENT is gone.
+  So creating and opening are separate here.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import plyvel
+
+from kvnode.storage.errors import (
+    StorageClosedError,
+    StorageCorruptError,
+    StorageError,
+    StorageFullError,
+    StorageLockedError,
+)
+
+__all__ = [
+    "LOG_OPTIONS",
+    "STATE_OPTIONS",
+    "LevelDbBatch",
+    "LevelDbEngine",
+    "LevelDbOptions",
+    "LevelDbSnapshot",
+]
+
+_MIB: Final = 1 << 20
+# Above every key of either database: keys start with an ASCII letter.
+_BEHIND_ALL_KEYS: Final = b"\xff" * 8
+_FULL_TEXTS: Final = ("No space left on device", "Disk quota exceeded", "File too large")
+_LOCK_TEXTS: Final = ("Resource temporarily unavailable", "already held by process")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelDbOptions:
+    """Sizes of one database, in bytes unless the name says otherwise."""
+
+    #: The memtable: at most two are in memory, and one is replayed at start (some 100 MB/s).
+    write_buffer_bytes: int
+    #: Uncompressed blocks kept for reads.
+    block_cache_bytes: int
+    #: Size of a table file.  The default of 2 MiB would mean thousands of files at a few GiB.
+    max_file_bytes: int
+    #: Open table files; each keeps its index block in memory (some 60 KiB at 8 MiB a file).
+    max_open_files: int
+    #: 10 bits a key give 1 % false positives.  0: no filter.
+    bloom_bits_per_key: int
+    is_compressed: bool
+
+
+#: The raft log: written once, read rarely, deleted soon.  Compression and filters would be wasted.
+LOG_OPTIONS: Final = LevelDbOptions(
+    write_buffer_bytes=16 * _MIB,
+    block_cache_bytes=2 * _MIB,
+    max_file_bytes=8 * _MIB,
+    max_open_files=200,
+    bloom_bits_per_key=0,
+    is_compressed=False,
+)
+#: The state: inserts in key order, point reads by exact revision, scans for watches.
+STATE_OPTIONS: Final = LevelDbOptions(
+    write_buffer_bytes=16 * _MIB,
+    block_cache_bytes=32 * _MIB,
+    max_file_bytes=8 * _MIB,
+    max_open_files=500,
+    bloom_bits_per_key=10,
+    is_compressed=True,
+)
+
+
+class LevelDbBatch:
+    """A plyvel batch that knows its number of operations."""
+
+    __slots__ = ("_count", "_delete", "_put", "raw")
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self._put = raw.put
+        self._delete = raw.delete
+        self._count = 0
+
+    def put(self, key: bytes, value: bytes, /) -> None:
+        self._put(key, value)
+        self._count += 1
+
+    def delete(self, key: bytes, /) -> None:
+        self._delete(key)
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+
+class _View:
+    """Reads shared by the engine and its snapshots.
+
+    Args:
+        path: the database's directory, for error messages.
+        source: a plyvel DB or Snapshot; both have ``get`` and ``raw_iterator``.
+    """
+
+    __slots__ = ("_get", "_raw_iterator", "path")
+
+    def __init__(self, path: str, source: Any) -> None:
+        self.path = path
+        self._get = source.get
+        self._raw_iterator = source.raw_iterator
+
+    def get(self, key: bytes, /) -> bytes | None:
+        try:
+            value: bytes | None = self._get(key, verify_checksums=True)
+        except (plyvel.Error, RuntimeError) as error:
+            _raise_for_read(self.path, error)
+        return value
+
+    def iterate(
+        self,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        *,
+        reverse: bool = False,
+        include_value: bool = True,
+    ) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            # A scan must not push the working set out of the block cache.
+            raw = self._raw_iterator(verify_checksums=True, fill_cache=False)
+        except (plyvel.Error, RuntimeError) as error:
+            _raise_for_read(self.path, error)
+        try:
+            if reverse:
+                yield from _backward(raw, start, stop, include_value)
+            else:
+                yield from _forward(raw, start, stop, include_value)
+        except (plyvel.Error, RuntimeError) as error:
+            _raise_for_read(self.path, error)
+        finally:
+            raw.close()
+
+
+class LevelDbSnapshot(_View):
+    """The data of one moment."""
+
+    __slots__ = ("_snapshot",)
+
+    def __init__(self, path: str, snapshot: Any) -> None:
+        super().__init__(path, snapshot)
+        self._snapshot = snapshot
+
+    def close(self) -> None:
+        self._snapshot.close()
+        self._get = self._raw_iterator = self._refuse
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise StorageClosedError(self.path, "the snapshot is closed")
+
+
+class LevelDbEngine(_View):
+    """A LevelDB database in a directory of its own.
+
+    Args:
+        path: the directory.
+        options: sizes.
+        create: True makes a new database and refuses an existing one; False opens an existing one.
+
+    Raises:
+        StorageCorruptError: the database fails LevelDB's checks or is missing although expected.
+        StorageLockedError: another process has it open.
+        StorageFullError: no space to open it (recovery writes a table).
+    """
+
+    __slots__ = ("_db", "_failure", "_known_logs", "_write_batch")
+
+    def __init__(self, path: str | Path, options: LevelDbOptions = STATE_OPTIONS, *, create: bool) -> None:
+        self._db = _open(str(path), options, create=create)
+        super().__init__(str(path), self._db)
+        self._write_batch = self._db.write_batch
+        self._failure: str | None = None
+        self._known_logs: list[str] = []
+
+    def batch(self) -> LevelDbBatch:
+        try:
+            return LevelDbBatch(self._write_batch())
+        except RuntimeError as error:
+            raise StorageClosedError(self.path, "closed") from error
+
+    def write(self, batch: object, *, sync: bool = False) -> None:
+        if self._failure is not None:
+            raise StorageClosedError(self.path, f"refuses to write after: {self._failure}")
+        if type(batch) is not LevelDbBatch:
+            raise TypeError(f"a batch of another engine: {type(batch).__name__}")
+        raw = batch.raw
+        try:
+            if sync:
+                # plyvel fixes ``sync`` when a batch is made; appending copies the bytes once.
+                synced = self._write_batch(sync=True)
+                synced.append(raw)
+                synced.write()
+            else:
+                raw.write()
+        except plyvel.Error as error:
+            self._failure = str(error)
+            raise _mapped(self.path, error) from error
+        except RuntimeError as error:
+            raise StorageClosedError(self.path, "closed") from error
+
+    def sync(self) -> None:
+        if self._failure is not None:
+            raise StorageClosedError(self.path, f"refuses to write after: {self._failure}")
+        if self._db.closed:
+            raise StorageClosedError(self.path, "closed")
+        try:
+            self._sync_logs()
+        except OSError as error:
+            # The kernel may drop the dirty pages of a failed sync, so trying again proves nothing.
+            self._failure = f"sync failed: {error}"
+            raise _from_os_error(self.path, error) from error
+
+    def snapshot(self) -> LevelDbSnapshot:
+        try:
+            return LevelDbSnapshot(self.path, self._db.snapshot())
+        except RuntimeError as error:
+            raise StorageClosedError(self.path, "closed") from error
+
+    def compact_range(self, start: bytes | None = None, stop: bytes | None = None) -> None:
+        try:
+            self._db.compact_range(
+                start=b"" if start is None else start,
+                stop=_BEHIND_ALL_KEYS if stop is None else stop,
+            )
+        except (plyvel.Error, RuntimeError) as error:
+            _raise_for_read(self.path, error)
+
+    def approximate_size_bytes(self) -> int:
+        """Sum of the file sizes: one directory listing, so not for every request."""
+        total = 0
+        with os.scandir(self.path) as files:
+            for file in files:
+                try:
+                    total += file.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:  # LevelDB deletes obsolete files at any time
+                    continue
+        return total
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _sync_logs(self) -> None:
+        logs = sorted(name for name in os.listdir(self.path) if name.endswith(".log"))
+        for name in logs:
+            try:
+                descriptor = os.open(os.path.join(self.path, name), os.O_RDONLY)
+            except FileNotFoundError:  # became a table file meanwhile, which LevelDB has synced
+                continue
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        if logs != self._known_logs:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._known_logs = logs
+
+
+def _open(path: str, options: LevelDbOptions, *, create: bool) -> Any:
+    try:
+        return plyvel.DB(
+            path,
+            create_if_missing=create,
+            error_if_exists=create,
+            paranoid_checks=True,
+            write_buffer_size=options.write_buffer_bytes,
+            lru_cache_size=options.block_cache_bytes,
+            max_file_size=options.max_file_bytes,
+            max_open_files=options.max_open_files,
+            bloom_filter_bits=options.bloom_bits_per_key,
+            compression="snappy" if options.is_compressed else None,
+        )
+    except plyvel.Error as error:
+        if "does not exist" in str(error):
+            raise StorageCorruptError(path, f"the database is missing: {error}") from error
+        raise _mapped(path, error) from error
+
+
+def _forward(
+    raw: Any, start: bytes | None, stop: bytes | None, include_value: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    key, value, advance, is_valid = raw.key, raw.value, raw.next, raw.valid
+    if start is None:
+        raw.seek_to_first()
+    else:
+        raw.seek(start)
+    while is_valid():
+        here = key()
+        if stop is not None and here >= stop:
+            return
+        yield here, value() if include_value else b""
+        advance()
+
+
+def _backward(
+    raw: Any, start: bytes | None, stop: bytes | None, include_value: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    if stop is None:
+        raw.seek_to_last()
+    else:
+        raw.seek(stop)  # at the first key >= stop, or behind the last key
+        if raw.valid():
+            raw.prev()
+        else:
+            raw.seek_to_last()
+    while raw.valid():
+        here = raw.key()
+        if start is not None and here < start:
+            return
+        yield here, raw.value() if include_value else b""
+        raw.prev()
+
+
+def _raise_for_read(path: str, error: Exception) -> NoReturn:
+    """Raise what a failed read means.  Whatever LevelDB can't read back is damage to this copy."""
+    if isinstance(error, plyvel.Error):
+        raise StorageCorruptError(path, str(error)) from error
+    if "closed" in str(error):
+        raise StorageClosedError(path, "closed") from error
+    raise error
+
+
+def _mapped(path: str, error: Exception) -> StorageError:
+    """Return what a failed open or write means."""
+    text = str(error)
+    if any(full in text for full in _FULL_TEXTS):
+        return StorageFullError(path, text)
+    if any(lock in text for lock in _LOCK_TEXTS):
+        return StorageLockedError(path, text)
+    if isinstance(error, plyvel.CorruptionError) or "Input/output error" in text:
+        return StorageCorruptError(path, text)
+    return StorageError(path, text)
+
+
+def _from_os_error(path: str, error: OSError) -> StorageError:
+    return _mapped(path, error)
