@@ -78,20 +78,20 @@ class SnapshotRequested(NamedTuple):
     """A member is too far behind for the log: it needs the snapshot at ``index``."""
 
     to_id: MemberId
-    index: Index
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
 
 
 class SnapshotRestored(NamedTuple):
     """Continues from the snapshot at ``index``; durable with the next persist."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
     term: Term
 
 
 class SnapshotIgnored(NamedTuple):
     """A snapshot was of no use; ``reason`` is for humans."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
     reason: str
 
 

@@ -54,7 +54,7 @@ class AppendEntriesResponse(NamedTuple):
     from_id: MemberId
     to_id: MemberId
     term: Term
-    index: Index
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
     rejected: bool
     reject_hint: Index
     hint_term: Term
@@ -160,7 +160,7 @@ class ReadIndexResponse(NamedTuple):
     from_id: MemberId
     to_id: MemberId
     term: Term
-    index: Index
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
     context: bytes
 
 

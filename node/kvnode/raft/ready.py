@@ -29,7 +29,7 @@ class SoftState(NamedTuple):
 class ReadState(NamedTuple):
     """The read that was asked for with ``context`` may be served once ``index`` is applied."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
     context: bytes
 
 

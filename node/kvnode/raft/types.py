@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     """
 
     term: Term
-    index: Index
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
     kind: EntryKind
     data: bytes
 
@@ -98,7 +98,7 @@ class ConfChange(NamedTuple):
 class SnapshotMetadata(NamedTuple):
     """Which state a snapshot holds: everything up to ``index``, and the membership there."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
     term: Term
     conf_state: ConfState
 
