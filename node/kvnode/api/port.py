@@ -1,0 +1,95 @@
+"""The port between the services and whatever carries them.
+
+A transport (``kvnode.rpc``) implements the calls; the services implement the methods.  Unary
+handlers are plain functions that answer by calling back, now or later, so that a hot request costs
+no task and no future of ours.  All of it happens in the event loop's thread.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from kvnode.status import StatusCode
+
+__all__ = ["Call", "Method", "RpcError", "StreamCall", "StreamMethod", "UnaryCall", "UnaryMethod"]
+
+
+class RpcError(Exception):
+    """Ends a stream, or a unary call served by a coroutine, with exactly this status."""
+
+    def __init__(self, code: StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Call(Protocol):
+    """What is known of a call before its first message."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Text metadata by lower-case name; of a repeated name, the last value."""
+        ...
+
+    @property
+    def peer(self) -> str:
+        """The caller's address, for logs."""
+        ...
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds that the client still waits, or None for as long as it takes."""
+        ...
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True once nobody waits for the answer."""
+        ...
+
+
+class UnaryCall(Call, Protocol):
+    """One request, one answer: exactly one of ``reply`` and ``fail`` is called, once."""
+
+    def reply(self, payload: bytes) -> None: ...
+
+    def fail(self, code: StatusCode, message: str) -> None: ...
+
+
+class StreamCall(Call, Protocol):
+    """Requests come by iteration, responses go by ``write``; the stream ends with the handler.
+
+    A handler is cancelled when the client goes away, and may raise ``RpcError`` or ``KvError`` to end
+    the stream with a status.
+    """
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def write(self, payload: bytes) -> None:
+        """Send one message; waits while the client takes no more."""
+        ...
+
+    def try_write(self, payload: bytes) -> bool:
+        """Send one message if that needs no waiting; False: nothing was sent."""
+        ...
+
+
+UnaryHandler = Callable[[bytes, UnaryCall], None]
+StreamHandler = Callable[[StreamCall], Awaitable[None]]
+
+
+class UnaryMethod(NamedTuple):
+    """``path`` is HTTP/2's ``:path``, for example ``/etcdserverpb.KV/Put``."""
+
+    path: str
+    handler: UnaryHandler
+
+
+class StreamMethod(NamedTuple):
+    """A method with a stream on either side; a single request is a stream of one."""
+
+    path: str
+    handler: StreamHandler
+    #: As in the labels of gRPC's metrics: ``server_stream`` or ``bidi_stream``.
+    kind: str
+
+
+Method = UnaryMethod | StreamMethod

@@ -1,0 +1,83 @@
+"""Log lines as etcd writes them: one JSON object each, on standard error.
+
+Code logs a constant message and puts what varies beside it:
+``logger.info("became leader", extra={"term": term})``.  Every extra becomes a field of the line.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+from kvnode.server.config import LogFormat, LogLevel
+
+__all__ = ["configure"]
+
+_LEVELS = {
+    LogLevel.DEBUG: logging.DEBUG,
+    LogLevel.INFO: logging.INFO,
+    LogLevel.WARN: logging.WARNING,
+    LogLevel.ERROR: logging.ERROR,
+    LogLevel.PANIC: logging.CRITICAL,
+    LogLevel.FATAL: logging.CRITICAL,
+}
+_NAMES = {
+    logging.DEBUG: "debug",
+    logging.INFO: "info",
+    logging.WARNING: "warn",
+    logging.ERROR: "error",
+    logging.CRITICAL: "fatal",
+}
+#: What every record has; whatever else it has came by ``extra``.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def configure(level: LogLevel, log_format: LogFormat, stream: TextIO | None = None) -> None:
+    """Send all log lines of the process to ``stream`` (default: standard error)."""
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format is LogFormat.JSON else _ConsoleFormatter())
+    root = logging.getLogger()
+    for former in list(root.handlers):
+        root.removeHandler(former)
+    root.addHandler(handler)
+    root.setLevel(_LEVELS[level])
+    # asyncio reports slow callbacks and TLS handshakes that clients break off: noise below a warning.
+    logging.getLogger("asyncio").setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{whole}.{int(record.created % 1 * 1_000_000):06d}Z"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "level": _NAMES.get(record.levelno, record.levelname.lower()),
+            "ts": _timestamp(record),
+            "logger": record.name,
+            "caller": f"{record.module}.py:{record.lineno}",
+            "msg": record.getMessage(),
+        }
+        line.update(_fields(record))
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+            line["stacktrace"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _ConsoleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = _NAMES.get(record.levelno, record.levelname.lower())
+        text = f"{_timestamp(record)}\t{level}\t{record.name}\t{record.getMessage()}"
+        fields = _fields(record)
+        if fields:
+            text += "\t" + json.dumps(fields, default=str, ensure_ascii=False)
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
