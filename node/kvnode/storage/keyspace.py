@@ -1,0 +1,151 @@
+"""Key layouts of the two databases of a member.
+
+Numbers in keys are 8-byte big-endian, so that bytewise order is numeric order.
+
+Log database (written by ``log_store`` only)::
+
+    v            format version
+    h            hard state
+    b            base: index and term of the last compacted entry
+    s            metadata of the snapshot that was installed last (or genesis)
+    g            name of the state generation that belongs to this log
+    e <index>    entry
+
+State database (contents owned by mvcc, lease and apply)::
+
+    r <main> <sub> [t]   a revision: serialized KeyValue; the trailing ``t`` marks a tombstone
+    m <name>             meta values: applied index, revision, compaction, conf state, ...
+    l <lease id>         lease
+    p <member id>        member
+    x <member id>        removed member id
+    a <member id> <type> alarm
+"""
+
+import struct
+from typing import Final
+
+__all__ = [
+    "ALARM_PREFIX",
+    "LEASE_PREFIX",
+    "LOG_BASE",
+    "LOG_ENTRY_PREFIX",
+    "LOG_FORMAT",
+    "LOG_GENERATION",
+    "LOG_HARD_STATE",
+    "LOG_SNAPSHOT",
+    "MEMBER_PREFIX",
+    "META_PREFIX",
+    "REMOVED_PREFIX",
+    "REVISION_PREFIX",
+    "STATE_PREFIXES",
+    "alarm_key",
+    "id_of_key",
+    "lease_key",
+    "log_entry_key",
+    "member_key",
+    "meta_key",
+    "prefix_end",
+    "removed_key",
+    "revision_key",
+    "split_revision_key",
+]
+
+LOG_FORMAT: Final = b"v"
+LOG_HARD_STATE: Final = b"h"
+LOG_BASE: Final = b"b"
+LOG_SNAPSHOT: Final = b"s"
+LOG_GENERATION: Final = b"g"
+LOG_ENTRY_PREFIX: Final = b"e"
+
+REVISION_PREFIX: Final = b"r"
+META_PREFIX: Final = b"m"
+LEASE_PREFIX: Final = b"l"
+MEMBER_PREFIX: Final = b"p"
+REMOVED_PREFIX: Final = b"x"
+ALARM_PREFIX: Final = b"a"
+#: In key order.
+STATE_PREFIXES: Final = (
+    ALARM_PREFIX,
+    LEASE_PREFIX,
+    META_PREFIX,
+    MEMBER_PREFIX,
+    REVISION_PREFIX,
+    REMOVED_PREFIX,
+)
+
+_TOMBSTONE: Final = b"t"
+_ID: Final = struct.Struct(">cQ")
+_ALARM: Final = struct.Struct(">cQB")
+_REVISION: Final = struct.Struct(">cQQ")
+
+_pack_id = _ID.pack
+_pack_revision = _REVISION.pack
+_unpack_revision = _REVISION.unpack_from
+
+
+def log_entry_key(index: int) -> bytes:
+    """Return the key of a raft entry."""
+    return _pack_id(b"e", index)
+
+
+def revision_key(main: int, sub: int, is_tombstone: bool = False) -> bytes:
+    """Return the key of one change: 17 bytes, 18 for a deletion."""
+    key = _pack_revision(b"r", main, sub)
+    return key + _TOMBSTONE if is_tombstone else key
+
+
+def split_revision_key(key: bytes) -> tuple[int, int, bool]:
+    """Return main, sub and whether the change is a deletion.
+
+    Raises:
+        ValueError: ``key`` is no revision key.
+    """
+    length = len(key)
+    if key[:1] != REVISION_PREFIX or length not in (17, 18) or (length == 18 and key[17:] != _TOMBSTONE):
+        raise ValueError(f"not a revision key: {key.hex()}")
+    _, main, sub = _unpack_revision(key)
+    return main, sub, length == 18
+
+
+def meta_key(name: str) -> bytes:
+    """Return the key of a meta value."""
+    return META_PREFIX + name.encode("ascii")
+
+
+def lease_key(lease_id: int) -> bytes:
+    """Return the key of a lease; ids are positive 63-bit numbers."""
+    return _pack_id(LEASE_PREFIX, lease_id)
+
+
+def member_key(member_id: int) -> bytes:
+    """Return the key of a member's record."""
+    return _pack_id(MEMBER_PREFIX, member_id)
+
+
+def removed_key(member_id: int) -> bytes:
+    """Return the key that marks a member id as removed for good."""
+    return _pack_id(REMOVED_PREFIX, member_id)
+
+
+def alarm_key(member_id: int, alarm_type: int) -> bytes:
+    """Return the key of an alarm that a member raised."""
+    return _ALARM.pack(ALARM_PREFIX, member_id, alarm_type)
+
+
+def id_of_key(key: bytes) -> int:
+    """Return the number in a key made of one prefix byte and a number.
+
+    Raises:
+        ValueError: the key has another length.
+    """
+    if len(key) != _ID.size:
+        raise ValueError(f"not a prefix and a number: {key.hex()}")
+    return int.from_bytes(key[1:], "big")
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """Return the first key behind all keys that start with ``prefix``; None if there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    if not stripped:
+        return None
+    return stripped[:-1] + bytes((stripped[-1] + 1,))
