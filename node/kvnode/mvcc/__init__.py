@@ -1,0 +1,1 @@
+"""Revisions of keys: index, records, compaction, hashes and watches.  Pure: no clock, thread or socket."""
