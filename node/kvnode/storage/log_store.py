@@ -1,0 +1,552 @@
+"""The raft log on disk, and the raft core's read access to it.
+
+One save is one batch: hard state, entries, and a snapshot's metadata reach the disk together or not at
+all, with a single sync.  A save has three steps so that the event loop's thread does all that touches
+Python objects and a storage thread only waits for the disk: ``prepare_save`` encodes (owner's thread),
+``PreparedSave.write`` writes (any thread), ``finish`` makes the save readable (owner's thread).  Between
+``prepare_save`` and ``finish`` readers see the log as it was before.  ``save`` does all three.
+
+Compaction costs no write of its own: ``compact`` moves the base in memory, the next save carries the new
+base in its batch, and it and later saves delete a few of the old entries each.  What a crash leaves over
+below the base is ignored and deleted after the restart.
+
+Recent entries stay in memory within a bound of bytes, so replication to members that keep up reads no
+disk.  The terms of all entries are kept as runs, so ``term`` never does.
+"""
+
+import struct
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from kvnode.raft.errors import CompactedError, RaftInvariantError, UnavailableError
+from kvnode.raft.types import (
+    ConfState,
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    MemberId,
+    SnapshotMetadata,
+    Term,
+)
+from kvnode.storage.engine import Engine, WriteBatch
+from kvnode.storage.errors import StorageCorruptError
+from kvnode.storage.keyspace import (
+    LOG_BASE,
+    LOG_ENTRY_PREFIX,
+    LOG_FORMAT,
+    LOG_GENERATION,
+    LOG_HARD_STATE,
+    LOG_SNAPSHOT,
+    id_of_key,
+    log_entry_key,
+    prefix_end,
+)
+
+__all__ = ["LogStore", "PreparedSave", "decode_snapshot_metadata", "encode_snapshot_metadata"]
+
+_FORMAT_VERSION: Final = b"1"
+_HARD_STATE: Final = struct.Struct(">QQQ")
+_BASE: Final = struct.Struct(">QQ")
+_METADATA: Final = struct.Struct(">QQHHHH")
+_ENTRY_HEAD: Final = struct.Struct(">QB")
+_ENTRY_HEAD_BYTES: Final = _ENTRY_HEAD.size
+_KINDS: Final = tuple(EntryKind)
+#: What an entry weighs in memory besides its data.
+_ENTRY_OVERHEAD_BYTES: Final = 150
+#: Old entries deleted by each save: more than a save adds, so the backlog shrinks, yet little work.
+_PURGES_PER_SAVE: Final = 8
+_PURGES_PER_ENTRY: Final = 2
+
+_pack_entry_head = _ENTRY_HEAD.pack
+
+
+class PreparedSave:
+    """A batch that waits for the disk; made by ``LogStore.prepare_save``, used once."""
+
+    __slots__ = ("_batch", "_engine", "_sync", "entries", "hard_state", "snapshot", "state_generation")
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch: WriteBatch,
+        sync: bool,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        snapshot: SnapshotMetadata | None,
+        state_generation: str | None,
+    ) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._sync = sync
+        self.hard_state = hard_state
+        self.entries = entries
+        self.snapshot = snapshot
+        self.state_generation = state_generation
+
+    def write(self) -> None:
+        """Bring the save to the disk.  A failure is final: the engine takes no further write."""
+        self._engine.write(self._batch, sync=self._sync)
+
+
+class LogStore:
+    """``raft.LogStorage`` over an engine; made by ``create`` or ``open``."""
+
+    def __init__(self, engine: Engine, path: str, base: SnapshotMetadata, cache_bytes: int) -> None:
+        self._engine = engine
+        self._path = path
+        self._cache_bytes = cache_bytes
+        self._hard_state = HardState()
+        self._state_generation = ""
+        #: The newest state that could be sent; never below the base.
+        self._snapshot = base
+        #: The last entry that is no longer readable; its term is still known.
+        self._base_index = base.index
+        self._base_term = base.term
+        #: The base in memory is ahead of the one on disk.
+        self._is_base_dirty = False
+        self._last_index = base.index
+        #: Entries ``_recent_first``..``_last_index``; the older ones are read from the engine.
+        self._recent: list[Entry] = []
+        self._recent_first = base.index + 1
+        self._recent_bytes = 0
+        #: Runs of equal terms over all readable entries: where each begins, and its term.
+        self._run_starts: list[Index] = []
+        self._run_terms: list[Term] = []
+        #: Ranges (first, last) of keys below the base that are still on disk.
+        self._purges: deque[tuple[Index, Index]] = deque()
+        self._is_save_pending = False
+
+    @classmethod
+    def create(
+        cls,
+        engine: Engine,
+        start: SnapshotMetadata | None,
+        *,
+        state_generation: str,
+        path: str = "log",
+        cache_bytes: int = 32 << 20,
+    ) -> "LogStore":
+        """Begin the log of a new member and sync it.
+
+        Args:
+            engine: an empty database.
+            start: genesis for a founding member, a restored state's metadata, or None for a member
+                that joins and will be sent a snapshot.
+            state_generation: the state database that belongs to this log.
+            path: the database's directory, for messages.
+            cache_bytes: bound of the entries kept in memory.
+        """
+        base = start or SnapshotMetadata(0, 0, ConfState())
+        store = cls(engine, path, base, cache_bytes)
+        store._hard_state = HardState(base.term, MemberId(0), base.index)
+        store._state_generation = state_generation
+        batch = engine.batch()
+        batch.put(LOG_FORMAT, _FORMAT_VERSION)
+        batch.put(LOG_HARD_STATE, _HARD_STATE.pack(*store._hard_state))
+        batch.put(LOG_BASE, _BASE.pack(base.index, base.term))
+        batch.put(LOG_SNAPSHOT, encode_snapshot_metadata(base))
+        batch.put(LOG_GENERATION, state_generation.encode("ascii"))
+        engine.write(batch, sync=True)
+        return store
+
+    @classmethod
+    def open(cls, engine: Engine, *, path: str = "log", cache_bytes: int = 32 << 20) -> "LogStore":
+        """Take up the log that a former run of this member left.
+
+        Every entry is read once: that verifies its checksum, and the indexes for gaps and the terms for
+        order.
+
+        Raises:
+            StorageCorruptError: records are missing, or contradict each other.
+        """
+        version = engine.get(LOG_FORMAT)
+        if version != _FORMAT_VERSION:
+            raise StorageCorruptError(
+                path, f"the log's format version is {version!r}, not {_FORMAT_VERSION!r}"
+            )
+        try:
+            snapshot = decode_snapshot_metadata(_required(engine, path, LOG_SNAPSHOT))
+            base_index, base_term = _BASE.unpack(_required(engine, path, LOG_BASE))
+            term, vote, commit = _HARD_STATE.unpack(_required(engine, path, LOG_HARD_STATE))
+            generation = _required(engine, path, LOG_GENERATION).decode("ascii")
+        except (struct.error, ValueError) as error:
+            raise StorageCorruptError(path, f"a record of the log can't be read: {error}") from error
+        base = SnapshotMetadata(base_index, base_term, snapshot.conf_state)
+        store = cls(engine, path, base, cache_bytes)
+        store._hard_state = HardState(term, MemberId(vote), max(commit, base_index))
+        store._state_generation = generation
+        store._load()
+        return store
+
+    # What the raft core reads.
+
+    def initial_state(self) -> tuple[HardState, ConfState]:
+        return self._hard_state, self._snapshot.conf_state
+
+    def first_index(self) -> Index:
+        return self._base_index + 1
+
+    def last_index(self) -> Index:
+        return self._last_index
+
+    def term(self, index: Index) -> Term:
+        starts = self._run_starts
+        if index > self._last_index:
+            raise UnavailableError(index, last_index=self._last_index)
+        if index > self._base_index:
+            if index >= starts[-1]:
+                return self._run_terms[-1]
+            return self._run_terms[bisect_right(starts, index) - 1]
+        if index == self._base_index:
+            return self._base_term
+        raise CompactedError(index, first_index=self.first_index())
+
+    def entries(self, lo: Index, hi: Index, max_bytes: int) -> list[Entry]:
+        if lo <= self._base_index:
+            raise CompactedError(lo, first_index=self.first_index())
+        if hi > self._last_index + 1:
+            raise UnavailableError(hi - 1, last_index=self._last_index)
+        first = self._recent_first
+        if lo >= first:
+            return _limited(self._recent[lo - first : hi - first], max_bytes)
+        return self._read(lo, hi, max_bytes)
+
+    def snapshot(self) -> SnapshotMetadata:
+        return self._snapshot
+
+    # What the shell writes.
+
+    @property
+    def hard_state(self) -> HardState:
+        """The hard state saved last."""
+        return self._hard_state
+
+    @property
+    def state_generation(self) -> str:
+        """The state database that belongs to this log."""
+        return self._state_generation
+
+    def prepare_save(
+        self,
+        hard_state: HardState | None,
+        entries: Sequence[Entry] = (),
+        snapshot: SnapshotMetadata | None = None,
+        *,
+        state_generation: str | None = None,
+        sync: bool = True,
+    ) -> PreparedSave:
+        """Encode a save.  Nothing is written yet, and nothing readable changes before ``finish``.
+
+        Args:
+            hard_state: None leaves the stored one.
+            entries: contiguous; replace everything stored from the first one's index on.
+            snapshot: replaces the whole log; ``entries`` continue after it.
+            state_generation: the state database that a snapshot was received into.
+            sync: False only when nothing is promised by this save (``Persist.must_sync``).
+
+        Raises:
+            RaftInvariantError: the entries would leave a gap or touch compacted ones, or an earlier
+                save is not finished.
+        """
+        if self._is_save_pending:
+            raise RaftInvariantError("a save was prepared while another is under way")
+        engine = self._engine
+        batch = engine.batch()
+        put = batch.put
+        base, last = self._base_index, self._last_index
+        if snapshot is not None:
+            put(LOG_SNAPSHOT, encode_snapshot_metadata(snapshot))
+            put(LOG_BASE, _BASE.pack(snapshot.index, snapshot.term))
+            for index in range(max(snapshot.index, base) + 1, last + 1):
+                batch.delete(log_entry_key(index))
+            base = last = snapshot.index
+        elif self._purges or self._is_base_dirty:
+            # With every delete, not only once: LevelDB may keep a later batch and lose an earlier,
+            # unsynced one, and a delete without its base would look like a gap.
+            put(LOG_BASE, _BASE.pack(base, self._base_term))
+            self._is_base_dirty = False
+        if entries:
+            first = entries[0].index
+            new_last = entries[-1].index
+            if not base < first <= last + 1 or new_last - first != len(entries) - 1:
+                raise RaftInvariantError(
+                    f"entries {first}..{new_last} ({len(entries)}) don't fit a log of {base + 1}..{last}"
+                )
+            for term, index, kind, data in entries:
+                put(log_entry_key(index), _pack_entry_head(term, kind) + data)
+            for index in range(new_last + 1, last + 1):
+                batch.delete(log_entry_key(index))
+        if hard_state is not None:
+            put(LOG_HARD_STATE, _HARD_STATE.pack(*hard_state))
+        if state_generation is not None:
+            put(LOG_GENERATION, state_generation.encode("ascii"))
+        if self._purges:
+            self._purge(batch, _PURGES_PER_SAVE + _PURGES_PER_ENTRY * len(entries))
+        self._is_save_pending = True
+        return PreparedSave(engine, batch, sync, hard_state, entries, snapshot, state_generation)
+
+    def finish(self, save: PreparedSave) -> None:
+        """Make a written save readable."""
+        self._is_save_pending = False
+        if save.snapshot is not None:
+            self._reset_to(save.snapshot)
+        if save.entries:
+            self._truncate(save.entries[0].index)
+            self._append(save.entries)
+        if save.hard_state is not None:
+            self._hard_state = save.hard_state
+        if save.state_generation is not None:
+            self._state_generation = save.state_generation
+
+    def save(
+        self,
+        hard_state: HardState | None,
+        entries: Sequence[Entry] = (),
+        snapshot: SnapshotMetadata | None = None,
+        *,
+        state_generation: str | None = None,
+        sync: bool = True,
+    ) -> None:
+        """Do a whole save in the caller's thread; see ``prepare_save``."""
+        save = self.prepare_save(hard_state, entries, snapshot, state_generation=state_generation, sync=sync)
+        save.write()
+        self.finish(save)
+
+    def create_snapshot(self, index: Index, conf_state: ConfState) -> None:
+        """Say that the state at ``index`` could be sent to a member from now on.
+
+        Kept in memory only: after a restart the state database says again what it holds.  To be called
+        before a RawNode is made, with the state's applied index and membership.
+
+        Raises:
+            StorageCorruptError: the log does not reach back, or not up, to the state.
+        """
+        if not self._base_index <= index <= self._last_index:
+            raise StorageCorruptError(
+                self._path,
+                f"the state is at {index}, but the log holds {self._base_index + 1}..{self._last_index}",
+            )
+        self._snapshot = SnapshotMetadata(index, self.term(index), conf_state)
+
+    def compact(self, index: Index) -> None:
+        """Forget the entries up to and including ``index``.
+
+        The caller has synced a state that holds their effect, and said so by ``create_snapshot``.
+
+        Raises:
+            RaftInvariantError: no snapshot covers ``index``.
+        """
+        if index > self._snapshot.index:
+            raise RaftInvariantError(
+                f"compacting to {index}, but the snapshot ends at {self._snapshot.index}"
+            )
+        if index <= self._base_index:
+            return
+        self._base_term = self.term(index)
+        self._purges.append((self._base_index + 1, index))
+        self._base_index = index
+        self._is_base_dirty = True
+        starts = self._run_starts
+        drop = bisect_right(starts, index + 1) - 1
+        if drop > 0:
+            del starts[:drop], self._run_terms[:drop]
+        if index >= self._last_index:
+            starts.clear()
+            self._run_terms.clear()
+        if index >= self._recent_first:
+            self._evict(index + 1 - self._recent_first)
+
+    @property
+    def purge_backlog(self) -> int:
+        """How many compacted entries are still on disk."""
+        return sum(last - first + 1 for first, last in self._purges)
+
+    def flush(self) -> None:
+        """Write what compaction has put off: the base and every delete.  For a calm shutdown."""
+        if not self._is_base_dirty and not self._purges:
+            return
+        batch = self._engine.batch()
+        batch.put(LOG_BASE, _BASE.pack(self._base_index, self._base_term))
+        self._purge(batch, self.purge_backlog)
+        self._engine.write(batch, sync=True)
+        self._is_base_dirty = False
+
+    # Private.
+
+    def _load(self) -> None:
+        """Read what is on disk above the base, and find what was left over below it."""
+        engine, path = self._engine, self._path
+        first_key = log_entry_key(self._base_index + 1)
+        for key, _ in engine.iterate(LOG_ENTRY_PREFIX, first_key, include_value=False):
+            index = id_of_key(key)
+            if self._purges and self._purges[-1][1] == index - 1:
+                self._purges[-1] = (self._purges[-1][0], index)
+            else:
+                self._purges.append((index, index))
+        term = self._base_term
+        for key, value in engine.iterate(first_key, prefix_end(LOG_ENTRY_PREFIX)):
+            entry = _decode_entry(path, key, value)
+            if entry.index != self._last_index + 1:
+                raise StorageCorruptError(path, f"entry {entry.index} follows entry {self._last_index}")
+            if entry.term < term:
+                raise StorageCorruptError(
+                    path, f"entry {entry.index} has term {entry.term}, the one before it {term}"
+                )
+            term = entry.term
+            self._append((entry,))
+        if self._hard_state.commit > self._last_index:
+            raise StorageCorruptError(
+                path,
+                f"entries up to {self._hard_state.commit} were committed, "
+                f"but the log ends at {self._last_index}",
+            )
+        if self._hard_state.term < term:
+            raise StorageCorruptError(
+                path, f"the stored term is {self._hard_state.term}, but an entry has term {term}"
+            )
+
+    def _read(self, lo: Index, hi: Index, max_bytes: int) -> list[Entry]:
+        """Read from the engine, up to where the entries in memory begin, and go on with those."""
+        found: list[Entry] = []
+        size_bytes = 0
+        stop = min(hi, self._recent_first)
+        for key, value in self._engine.iterate(log_entry_key(lo), log_entry_key(stop)):
+            entry = _decode_entry(self._path, key, value)
+            if entry.index != lo + len(found):
+                break
+            size_bytes += len(entry.data)
+            if size_bytes > max_bytes and found:
+                return found
+            found.append(entry)
+        if len(found) != stop - lo:
+            raise StorageCorruptError(self._path, f"entry {lo + len(found)} is missing")
+        if stop < hi:
+            for entry in self._recent[: hi - stop]:
+                size_bytes += len(entry.data)
+                if size_bytes > max_bytes:
+                    return found
+                found.append(entry)
+        return found
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        starts, terms = self._run_starts, self._run_terms
+        size_bytes = 0
+        for term, index, _, data in entries:
+            if not terms or term != terms[-1]:
+                starts.append(index)
+                terms.append(term)
+            size_bytes += len(data)
+        self._recent.extend(entries)
+        self._recent_bytes += size_bytes + _ENTRY_OVERHEAD_BYTES * len(entries)
+        self._last_index = entries[-1].index
+        if self._recent_bytes > self._cache_bytes:
+            # Down to half, so that the list is not cut for every save; one entry always stays.
+            target, count, here = self._cache_bytes // 2, 0, self._recent_bytes
+            while here > target and count < len(self._recent) - 1:
+                here -= len(self._recent[count].data) + _ENTRY_OVERHEAD_BYTES
+                count += 1
+            self._evict(count)
+
+    def _evict(self, count: int) -> None:
+        """Drop the oldest ``count`` entries from memory."""
+        for entry in self._recent[:count]:
+            self._recent_bytes -= len(entry.data) + _ENTRY_OVERHEAD_BYTES
+        del self._recent[:count]
+        self._recent_first += count
+
+    def _truncate(self, index: Index) -> None:
+        """Forget everything from ``index`` on; the disk has been told already."""
+        if index > self._last_index:
+            return
+        keep = max(index - self._recent_first, 0)
+        for entry in self._recent[keep:]:
+            self._recent_bytes -= len(entry.data) + _ENTRY_OVERHEAD_BYTES
+        del self._recent[keep:]
+        self._recent_first = min(self._recent_first, index)
+        self._last_index = index - 1
+        while self._run_starts and self._run_starts[-1] >= index:
+            self._run_starts.pop()
+            self._run_terms.pop()
+
+    def _reset_to(self, snapshot: SnapshotMetadata) -> None:
+        left_over = min(self._last_index, snapshot.index)
+        if left_over > self._base_index:
+            self._purges.append((self._base_index + 1, left_over))
+        self._snapshot = snapshot
+        self._base_index = self._last_index = snapshot.index
+        self._base_term = snapshot.term
+        self._is_base_dirty = False
+        self._recent.clear()
+        self._recent_first = snapshot.index + 1
+        self._recent_bytes = 0
+        self._run_starts.clear()
+        self._run_terms.clear()
+
+    def _purge(self, batch: WriteBatch, limit: int) -> None:
+        """Put up to ``limit`` deletes of compacted entries into ``batch``."""
+        purges = self._purges
+        while purges and limit > 0:
+            first, last = purges[0]
+            stop = min(last + 1, first + limit)
+            for index in range(first, stop):
+                batch.delete(log_entry_key(index))
+            limit -= stop - first
+            if stop > last:
+                purges.popleft()
+            else:
+                purges[0] = (stop, last)
+
+
+def encode_snapshot_metadata(metadata: SnapshotMetadata) -> bytes:
+    """Return index, term, four counts, and the member ids in the order of ``ConfState``."""
+    groups = metadata.conf_state
+    ids = [member for group in groups for member in group]
+    head = _METADATA.pack(metadata.index, metadata.term, *(len(group) for group in groups))
+    return head + struct.pack(f">{len(ids)}Q", *ids)
+
+
+def decode_snapshot_metadata(data: bytes) -> SnapshotMetadata:
+    """Return what ``encode_snapshot_metadata`` wrote.
+
+    Raises:
+        ValueError: ``data`` has another form.
+    """
+    if len(data) < _METADATA.size:
+        raise ValueError(f"{len(data)} bytes are no snapshot metadata")
+    index, term, *counts = _METADATA.unpack_from(data)
+    if len(data) != _METADATA.size + 8 * sum(counts):
+        raise ValueError(f"{len(data)} bytes of snapshot metadata for {sum(counts)} members")
+    ids = [MemberId(i) for i in struct.unpack_from(f">{sum(counts)}Q", data, _METADATA.size)]
+    groups = []
+    for count in counts:
+        groups.append(tuple(ids[:count]))
+        del ids[:count]
+    return SnapshotMetadata(index, term, ConfState(*groups))
+
+
+def _decode_entry(path: str, key: bytes, value: bytes) -> Entry:
+    try:
+        term, kind = _ENTRY_HEAD.unpack_from(value)
+        return Entry(term, id_of_key(key), _KINDS[kind], value[_ENTRY_HEAD_BYTES:])
+    except (struct.error, IndexError, ValueError) as error:
+        raise StorageCorruptError(path, f"entry {key.hex()} can't be read: {error}") from error
+
+
+def _limited(entries: list[Entry], max_bytes: int) -> list[Entry]:
+    """Return as many of the first entries as ``max_bytes`` of data allow, but at least one."""
+    size_bytes = 0
+    for count, entry in enumerate(entries):
+        size_bytes += len(entry.data)
+        if size_bytes > max_bytes and count > 0:
+            return entries[:count]
+    return entries
+
+
+def _required(engine: Engine, path: str, key: bytes) -> bytes:
+    value = engine.get(key)
+    if value is None:
+        raise StorageCorruptError(path, f"the record {key.decode('ascii')!r} of the log is missing")
+    return value
