@@ -1,10 +1,12 @@
 """The raft log on disk, and the raft core's read access to it.
 
 One save is one batch: hard state, entries, and a snapshot's metadata reach the disk together or not at
-all, with a single sync.  A save has three steps so that the event loop's thread does all that touches
-Python objects and a storage thread only waits for the disk: ``prepare_save`` encodes (owner's thread),
-``PreparedSave.write`` writes (any thread), ``finish`` makes the save readable (owner's thread).  Between
-``prepare_save`` and ``finish`` readers see the log as it was before.  ``save`` does all three.
+all, with a single sync.  ``save`` has three steps, which can also be called one by one so that a storage
+thread does nothing but wait for the disk: ``prepare_save`` encodes, ``PreparedSave.write`` writes,
+``finish`` makes the save readable.  Until ``finish`` readers see the log as it was before.
+
+Threads: one thread saves at a time, others may read, ``create_snapshot`` and ``compact`` meanwhile.  What
+is readable is one immutable view that writers replace, so readers take no lock.
 
 Compaction costs no write of its own: ``compact`` moves the base in memory, the next save carries the new
 base in its batch, and it and later saves delete a few of the old entries each.  What a crash leaves over
@@ -15,10 +17,11 @@ disk.  The terms of all entries are kept as runs, so ``term`` never does.
 """
 
 import struct
+import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvnode.raft.errors import CompactedError, RaftInvariantError, UnavailableError
 from kvnode.raft.types import (
@@ -91,6 +94,22 @@ class PreparedSave:
         self._engine.write(self._batch, sync=self._sync)
 
 
+class _View(NamedTuple):
+    """What can be read at one moment.  Replaced, never changed, but for ``recent``, which grows."""
+
+    #: The last entry that is no longer readable; its term is still known.
+    base_index: Index
+    base_term: Term
+    last_index: Index
+    #: Entries ``recent_first``..``last_index``, and maybe newer ones that another view shows; the older
+    #: ones are read from the engine.
+    recent_first: Index
+    recent: list[Entry]
+    #: Runs of equal terms over all readable entries: where each begins, and its term.
+    run_starts: tuple[Index, ...]
+    run_terms: tuple[Term, ...]
+
+
 class LogStore:
     """``raft.LogStorage`` over an engine; made by ``create`` or ``open``."""
 
@@ -102,19 +121,12 @@ class LogStore:
         self._state_generation = ""
         #: The newest state that could be sent; never below the base.
         self._snapshot = base
-        #: The last entry that is no longer readable; its term is still known.
-        self._base_index = base.index
-        self._base_term = base.term
+        self._view = _View(base.index, base.term, base.index, base.index + 1, [], (), ())
+        #: Held for the replacement of the view only, never over a disk access.
+        self._lock = threading.Lock()
+        self._recent_bytes = 0
         #: The base in memory is ahead of the one on disk.
         self._is_base_dirty = False
-        self._last_index = base.index
-        #: Entries ``_recent_first``..``_last_index``; the older ones are read from the engine.
-        self._recent: list[Entry] = []
-        self._recent_first = base.index + 1
-        self._recent_bytes = 0
-        #: Runs of equal terms over all readable entries: where each begins, and its term.
-        self._run_starts: list[Index] = []
-        self._run_terms: list[Term] = []
         #: Ranges (first, last) of keys below the base that are still on disk.
         self._purges: deque[tuple[Index, Index]] = deque()
         self._is_save_pending = False
@@ -187,32 +199,34 @@ class LogStore:
         return self._hard_state, self._snapshot.conf_state
 
     def first_index(self) -> Index:
-        return self._base_index + 1
+        return self._view.base_index + 1
 
     def last_index(self) -> Index:
-        return self._last_index
+        return self._view.last_index
 
     def term(self, index: Index) -> Term:
-        starts = self._run_starts
-        if index > self._last_index:
-            raise UnavailableError(index, last_index=self._last_index)
-        if index > self._base_index:
+        view = self._view
+        if index > view.last_index:
+            raise UnavailableError(index, last_index=view.last_index)
+        if index > view.base_index:
+            starts = view.run_starts
             if index >= starts[-1]:
-                return self._run_terms[-1]
-            return self._run_terms[bisect_right(starts, index) - 1]
-        if index == self._base_index:
-            return self._base_term
-        raise CompactedError(index, first_index=self.first_index())
+                return view.run_terms[-1]
+            return view.run_terms[bisect_right(starts, index) - 1]
+        if index == view.base_index:
+            return view.base_term
+        raise CompactedError(index, first_index=view.base_index + 1)
 
     def entries(self, lo: Index, hi: Index, max_bytes: int) -> list[Entry]:
-        if lo <= self._base_index:
-            raise CompactedError(lo, first_index=self.first_index())
-        if hi > self._last_index + 1:
-            raise UnavailableError(hi - 1, last_index=self._last_index)
-        first = self._recent_first
+        view = self._view
+        if lo <= view.base_index:
+            raise CompactedError(lo, first_index=view.base_index + 1)
+        if hi > view.last_index + 1:
+            raise UnavailableError(hi - 1, last_index=view.last_index)
+        first = view.recent_first
         if lo >= first:
-            return _limited(self._recent[lo - first : hi - first], max_bytes)
-        return self._read(lo, hi, max_bytes)
+            return _limited(view.recent[lo - first : hi - first], max_bytes)
+        return self._read(view, lo, hi, max_bytes)
 
     def snapshot(self) -> SnapshotMetadata:
         return self._snapshot
@@ -256,18 +270,21 @@ class LogStore:
         engine = self._engine
         batch = engine.batch()
         put = batch.put
-        base, last = self._base_index, self._last_index
+        # Before the view is read: a compaction that comes in between sets it again.
+        is_base_due, self._is_base_dirty = self._is_base_dirty or bool(self._purges), False
+        view = self._view
+        base, last = view.base_index, view.last_index
         if snapshot is not None:
             put(LOG_SNAPSHOT, encode_snapshot_metadata(snapshot))
             put(LOG_BASE, _BASE.pack(snapshot.index, snapshot.term))
             for index in range(max(snapshot.index, base) + 1, last + 1):
                 batch.delete(log_entry_key(index))
             base = last = snapshot.index
-        elif self._purges or self._is_base_dirty:
+        elif is_base_due:
             # With every delete, not only once: LevelDB may keep a later batch and lose an earlier,
             # unsynced one, and a delete without its base would look like a gap.
-            put(LOG_BASE, _BASE.pack(base, self._base_term))
-            self._is_base_dirty = False
+            put(LOG_BASE, _BASE.pack(base, view.base_term))
+            self._purge(batch, _PURGES_PER_SAVE + _PURGES_PER_ENTRY * len(entries), base)
         if entries:
             first = entries[0].index
             new_last = entries[-1].index
@@ -283,19 +300,17 @@ class LogStore:
             put(LOG_HARD_STATE, _HARD_STATE.pack(*hard_state))
         if state_generation is not None:
             put(LOG_GENERATION, state_generation.encode("ascii"))
-        if self._purges:
-            self._purge(batch, _PURGES_PER_SAVE + _PURGES_PER_ENTRY * len(entries))
         self._is_save_pending = True
         return PreparedSave(engine, batch, sync, hard_state, entries, snapshot, state_generation)
 
     def finish(self, save: PreparedSave) -> None:
         """Make a written save readable."""
         self._is_save_pending = False
-        if save.snapshot is not None:
-            self._reset_to(save.snapshot)
-        if save.entries:
-            self._truncate(save.entries[0].index)
-            self._append(save.entries)
+        with self._lock:
+            if save.snapshot is not None:
+                self._reset_to(save.snapshot)
+            if save.entries:
+                self._append(save.entries)
         if save.hard_state is not None:
             self._hard_state = save.hard_state
         if save.state_generation is not None:
@@ -324,12 +339,14 @@ class LogStore:
         Raises:
             StorageCorruptError: the log does not reach back, or not up, to the state.
         """
-        if not self._base_index <= index <= self._last_index:
-            raise StorageCorruptError(
-                self._path,
-                f"the state is at {index}, but the log holds {self._base_index + 1}..{self._last_index}",
-            )
-        self._snapshot = SnapshotMetadata(index, self.term(index), conf_state)
+        with self._lock:
+            view = self._view
+            if not view.base_index <= index <= view.last_index:
+                raise StorageCorruptError(
+                    self._path,
+                    f"the state is at {index}, but the log holds {view.base_index + 1}..{view.last_index}",
+                )
+            self._snapshot = SnapshotMetadata(index, self.term(index), conf_state)
 
     def compact(self, index: Index) -> None:
         """Forget the entries up to and including ``index``.
@@ -343,76 +360,76 @@ class LogStore:
             raise RaftInvariantError(
                 f"compacting to {index}, but the snapshot ends at {self._snapshot.index}"
             )
-        if index <= self._base_index:
-            return
-        self._base_term = self.term(index)
-        self._purges.append((self._base_index + 1, index))
-        self._base_index = index
-        self._is_base_dirty = True
-        starts = self._run_starts
-        drop = bisect_right(starts, index + 1) - 1
-        if drop > 0:
-            del starts[:drop], self._run_terms[:drop]
-        if index >= self._last_index:
-            starts.clear()
-            self._run_terms.clear()
-        if index >= self._recent_first:
-            self._evict(index + 1 - self._recent_first)
+        with self._lock:
+            view = self._view
+            if index <= view.base_index:
+                return
+            starts, terms = view.run_starts, view.run_terms
+            drop = len(starts) if index >= view.last_index else bisect_right(starts, index + 1) - 1
+            # What is below the base stays in ``recent`` until its bytes are needed.
+            self._view = view._replace(
+                base_index=index,
+                base_term=self.term(index),
+                run_starts=starts[drop:],
+                run_terms=terms[drop:],
+            )
+            self._purges.append((view.base_index + 1, index))
+            self._is_base_dirty = True
 
     @property
     def purge_backlog(self) -> int:
         """How many compacted entries are still on disk."""
-        return sum(last - first + 1 for first, last in self._purges)
+        return sum(last - first + 1 for first, last in list(self._purges))
 
     def flush(self) -> None:
         """Write what compaction has put off: the base and every delete.  For a calm shutdown."""
         if not self._is_base_dirty and not self._purges:
             return
-        batch = self._engine.batch()
-        batch.put(LOG_BASE, _BASE.pack(self._base_index, self._base_term))
-        self._purge(batch, self.purge_backlog)
-        self._engine.write(batch, sync=True)
         self._is_base_dirty = False
+        view = self._view
+        batch = self._engine.batch()
+        batch.put(LOG_BASE, _BASE.pack(view.base_index, view.base_term))
+        self._purge(batch, self.purge_backlog, view.base_index)
+        self._engine.write(batch, sync=True)
 
     # Private.
 
     def _load(self) -> None:
         """Read what is on disk above the base, and find what was left over below it."""
         engine, path = self._engine, self._path
-        first_key = log_entry_key(self._base_index + 1)
+        first_key = log_entry_key(self._view.base_index + 1)
         for key, _ in engine.iterate(LOG_ENTRY_PREFIX, first_key, include_value=False):
             index = id_of_key(key)
             if self._purges and self._purges[-1][1] == index - 1:
                 self._purges[-1] = (self._purges[-1][0], index)
             else:
                 self._purges.append((index, index))
-        term = self._base_term
+        last, term = self._view.base_index, self._view.base_term
         for key, value in engine.iterate(first_key, prefix_end(LOG_ENTRY_PREFIX)):
             entry = _decode_entry(path, key, value)
-            if entry.index != self._last_index + 1:
-                raise StorageCorruptError(path, f"entry {entry.index} follows entry {self._last_index}")
+            if entry.index != last + 1:
+                raise StorageCorruptError(path, f"entry {entry.index} follows entry {last}")
             if entry.term < term:
                 raise StorageCorruptError(
                     path, f"entry {entry.index} has term {entry.term}, the one before it {term}"
                 )
-            term = entry.term
+            last, term = entry.index, entry.term
             self._append((entry,))
-        if self._hard_state.commit > self._last_index:
+        if self._hard_state.commit > last:
             raise StorageCorruptError(
                 path,
-                f"entries up to {self._hard_state.commit} were committed, "
-                f"but the log ends at {self._last_index}",
+                f"entries up to {self._hard_state.commit} were committed, but the log ends at {last}",
             )
         if self._hard_state.term < term:
             raise StorageCorruptError(
                 path, f"the stored term is {self._hard_state.term}, but an entry has term {term}"
             )
 
-    def _read(self, lo: Index, hi: Index, max_bytes: int) -> list[Entry]:
-        """Read from the engine, up to where the entries in memory begin, and go on with those."""
+    def _read(self, view: _View, lo: Index, hi: Index, max_bytes: int) -> list[Entry]:
+        """Read from the engine up to where the entries in memory begin, and go on with those."""
         found: list[Entry] = []
         size_bytes = 0
-        stop = min(hi, self._recent_first)
+        stop = min(hi, view.recent_first)
         for key, value in self._engine.iterate(log_entry_key(lo), log_entry_key(stop)):
             entry = _decode_entry(self._path, key, value)
             if entry.index != lo + len(found):
@@ -422,74 +439,72 @@ class LogStore:
                 return found
             found.append(entry)
         if len(found) != stop - lo:
+            if lo <= self._view.base_index:
+                raise CompactedError(lo, first_index=self.first_index())
             raise StorageCorruptError(self._path, f"entry {lo + len(found)} is missing")
-        if stop < hi:
-            for entry in self._recent[: hi - stop]:
-                size_bytes += len(entry.data)
-                if size_bytes > max_bytes:
-                    return found
-                found.append(entry)
+        for entry in view.recent[: hi - stop]:
+            size_bytes += len(entry.data)
+            if size_bytes > max_bytes:
+                return found
+            found.append(entry)
         return found
 
     def _append(self, entries: Sequence[Entry]) -> None:
-        starts, terms = self._run_starts, self._run_terms
+        """Show ``entries`` in place of everything from the first one's index on."""
+        first = entries[0].index
+        if first <= self._view.last_index:
+            self._truncate(first)
+        base_index, base_term, _, recent_first, recent, starts, terms = self._view
         size_bytes = 0
         for term, index, _, data in entries:
             if not terms or term != terms[-1]:
-                starts.append(index)
-                terms.append(term)
+                starts, terms = (*starts, index), (*terms, term)
             size_bytes += len(data)
-        self._recent.extend(entries)
+        recent.extend(entries)
         self._recent_bytes += size_bytes + _ENTRY_OVERHEAD_BYTES * len(entries)
-        self._last_index = entries[-1].index
         if self._recent_bytes > self._cache_bytes:
-            # Down to half, so that the list is not cut for every save; one entry always stays.
-            target, count, here = self._cache_bytes // 2, 0, self._recent_bytes
-            while here > target and count < len(self._recent) - 1:
-                here -= len(self._recent[count].data) + _ENTRY_OVERHEAD_BYTES
-                count += 1
-            self._evict(count)
+            recent_first, recent = self._evicted(recent_first, recent)
+        self._view = _View(base_index, base_term, entries[-1].index, recent_first, recent, starts, terms)
 
-    def _evict(self, count: int) -> None:
-        """Drop the oldest ``count`` entries from memory."""
-        for entry in self._recent[:count]:
-            self._recent_bytes -= len(entry.data) + _ENTRY_OVERHEAD_BYTES
-        del self._recent[:count]
-        self._recent_first += count
+    def _evicted(self, recent_first: Index, recent: list[Entry]) -> tuple[Index, list[Entry]]:
+        """Return the newest entries, as many as half the bound holds (so that this is rare), at least one."""
+        count, limit = 0, self._cache_bytes // 2
+        while self._recent_bytes > limit and count < len(recent) - 1:
+            self._recent_bytes -= len(recent[count].data) + _ENTRY_OVERHEAD_BYTES
+            count += 1
+        return recent_first + count, recent[count:]
 
     def _truncate(self, index: Index) -> None:
         """Forget everything from ``index`` on; the disk has been told already."""
-        if index > self._last_index:
-            return
-        keep = max(index - self._recent_first, 0)
-        for entry in self._recent[keep:]:
+        view = self._view
+        keep = max(index - view.recent_first, 0)
+        for entry in view.recent[keep:]:
             self._recent_bytes -= len(entry.data) + _ENTRY_OVERHEAD_BYTES
-        del self._recent[keep:]
-        self._recent_first = min(self._recent_first, index)
-        self._last_index = index - 1
-        while self._run_starts and self._run_starts[-1] >= index:
-            self._run_starts.pop()
-            self._run_terms.pop()
+        runs = len([start for start in view.run_starts if start < index])
+        self._view = view._replace(
+            last_index=index - 1,
+            recent_first=min(view.recent_first, index),
+            recent=view.recent[:keep],
+            run_starts=view.run_starts[:runs],
+            run_terms=view.run_terms[:runs],
+        )
 
     def _reset_to(self, snapshot: SnapshotMetadata) -> None:
-        left_over = min(self._last_index, snapshot.index)
-        if left_over > self._base_index:
-            self._purges.append((self._base_index + 1, left_over))
+        view = self._view
+        left_over = min(view.last_index, snapshot.index)
+        if left_over > view.base_index:
+            self._purges.append((view.base_index + 1, left_over))
         self._snapshot = snapshot
-        self._base_index = self._last_index = snapshot.index
-        self._base_term = snapshot.term
-        self._is_base_dirty = False
-        self._recent.clear()
-        self._recent_first = snapshot.index + 1
         self._recent_bytes = 0
-        self._run_starts.clear()
-        self._run_terms.clear()
+        self._view = _View(snapshot.index, snapshot.term, snapshot.index, snapshot.index + 1, [], (), ())
 
-    def _purge(self, batch: WriteBatch, limit: int) -> None:
-        """Put up to ``limit`` deletes of compacted entries into ``batch``."""
+    def _purge(self, batch: WriteBatch, limit: int, base: Index) -> None:
+        """Put up to ``limit`` deletes of entries that are not above ``base`` into ``batch``."""
         purges = self._purges
         while purges and limit > 0:
             first, last = purges[0]
+            if last > base:
+                return  # compacted after the caller looked; its base is not in this batch
             stop = min(last + 1, first + limit)
             for index in range(first, stop):
                 batch.delete(log_entry_key(index))
