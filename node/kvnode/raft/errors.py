@@ -32,7 +32,6 @@ class DropReason(StrEnum):
 
     NO_LEADER = "no leader"
     TRANSFERRING = "leadership is being transferred"
-    NOT_A_MEMBER = "this leader is no longer a voter"
     TOO_MUCH_UNCOMMITTED = "too many uncommitted bytes"
     CONF_CHANGE_PENDING = "an earlier membership change is not applied yet"
 

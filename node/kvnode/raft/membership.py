@@ -1,0 +1,77 @@
+"""Membership changes on a running member (Raft thesis 4): one at a time, in effect once applied."""
+
+from kvnode.raft import reading
+from kvnode.raft.confchange import changed
+from kvnode.raft.errors import DropReason, ProposalDroppedError
+from kvnode.raft.events import ConfChanged, TransferAborted
+from kvnode.raft.progress import ProgressState
+from kvnode.raft.ready import Role
+from kvnode.raft.replication import flush, maybe_commit, send_append
+from kvnode.raft.state import RaftState
+from kvnode.raft.types import NO_MEMBER, ConfChange, ConfChangeKind, ConfState
+
+__all__ = ["apply_conf_change", "check_proposal"]
+
+
+def check_proposal(state: RaftState, change: ConfChange) -> None:
+    """Refuse a change that could not be applied, or while another one is under way.
+
+    Two changes at once could have disjoint majorities (Raft thesis 4.1), and before the first commit of
+    its term a leader does not know whether one is under way.
+
+    Raises:
+        ProposalDroppedError: a former change is not applied yet.
+        ConfChangeError: it can't be made from the present membership.
+    """
+    if state.pending_conf_index > state.log.applied_index or not state.committed_in_term():
+        raise ProposalDroppedError(DropReason.CONF_CHANGE_PENDING, leader_id=state.leader_id)
+    changed(state.tracker.conf_state, change)
+
+
+def apply_conf_change(state: RaftState, change: ConfChange) -> ConfState:
+    """Count by the membership after ``change`` from now on, and return it.
+
+    Raises:
+        ConfChangeError: no voter would be left; nothing has changed.
+    """
+    tracker = state.tracker
+    conf_state = changed(tracker.conf_state, change)
+    if conf_state == tracker.conf_state:
+        return conf_state
+    if state.role is Role.LEADER and change.kind is ConfChangeKind.REMOVE:
+        _tell_removed(state, change)
+    tracker.reconfigure(conf_state, state.log.last_index)
+    state.events.append(ConfChanged(conf_state))
+    if state.role is Role.LEADER:
+        _lead_on(state)
+    elif state.role is not Role.FOLLOWER and not state.is_promotable():
+        state.become_follower(state.term, NO_MEMBER)
+    return conf_state
+
+
+def _tell_removed(state: RaftState, change: ConfChange) -> None:
+    """Let a removed member know that its removal is committed: nobody will speak to it any more."""
+    progress = state.tracker.progress.get(change.member_id)
+    if (
+        change.member_id != state.member_id
+        and progress is not None
+        and progress.state is ProgressState.REPLICATE
+    ):
+        send_append(state, change.member_id, progress)
+
+
+def _lead_on(state: RaftState) -> None:
+    """Draw a leader's conclusions from a new membership."""
+    tracker = state.tracker
+    state.dirty = True
+    if not tracker.is_voter(state.member_id):
+        # The others must hear that the change is committed, or they would elect by the old membership.
+        flush(state)
+        state.become_follower(state.term, NO_MEMBER)
+        return
+    # A smaller quorum may be satisfied already.
+    maybe_commit(state)
+    reading.release(state)
+    if state.lead_transferee != NO_MEMBER and not tracker.is_voter(state.lead_transferee):
+        state.events.append(TransferAborted(state.term, state.lead_transferee))
+        state.lead_transferee = NO_MEMBER

@@ -1,0 +1,109 @@
+"""What a leader sends and when it may commit (Raft paper 5.3, 5.4.2, 7).
+
+Nothing is sent at the moment something changes.  The rules set ``state.dirty``, and ``flush`` runs once per
+``Ready``: however many proposals and answers a turn brings, each member gets one message if one suffices.
+"""
+
+from kvnode.raft import reading
+from kvnode.raft.errors import CompactedError
+from kvnode.raft.events import SnapshotRequested
+from kvnode.raft.messages import AppendEntries, Heartbeat, InstallSnapshot
+from kvnode.raft.progress import Progress, ProgressState
+from kvnode.raft.state import RaftState
+from kvnode.raft.types import MemberId
+
+__all__ = ["broadcast_heartbeat", "flush", "maybe_commit", "send_append", "send_appends"]
+
+
+def flush(state: RaftState) -> None:
+    """Send every member what it lacks and may get now."""
+    state.dirty = False
+    if state.reads.has_unsent():
+        _send_heartbeats(state, voters_only=True)
+    last_index = state.log.last_index
+    commit_index = state.log.commit_index
+    for to_id, progress in state.tracker.peers:
+        if progress.next_index <= last_index or progress.sent_commit < commit_index:
+            send_appends(state, to_id, progress)
+
+
+def send_appends(state: RaftState, to_id: MemberId, progress: Progress) -> None:
+    """Send entries until the member has all or must answer first."""
+    log = state.log
+    while not progress.is_paused():
+        if not send_append(state, to_id, progress) or progress.next_index > log.last_index:
+            return
+
+
+def send_append(state: RaftState, to_id: MemberId, progress: Progress, *, with_entries: bool = True) -> bool:
+    """Send one append, or ask for a snapshot if the log no longer reaches back so far.
+
+    Returns:
+        Whether an append was sent.
+    """
+    log = state.log
+    next_index = progress.next_index
+    try:
+        prev_term = log.term(next_index - 1)
+        if with_entries and next_index <= log.last_index:
+            entries, size_bytes = log.slice(
+                next_index, log.last_index, state.config.max_size_per_message_bytes
+            )
+        else:
+            entries, size_bytes = (), 0
+    except CompactedError:
+        _request_snapshot(state, to_id, progress)
+        return False
+    state.messages.append(
+        AppendEntries(
+            state.member_id, to_id, state.term, next_index - 1, prev_term, log.commit_index, entries
+        )
+    )
+    progress.sent_commit = log.commit_index
+    if progress.state is ProgressState.REPLICATE:
+        if entries:
+            progress.next_index = next_index + len(entries)
+            progress.inflights.add(progress.next_index - 1, size_bytes)
+    else:
+        progress.probe_sent = True
+    return True
+
+
+def _request_snapshot(state: RaftState, to_id: MemberId, progress: Progress) -> None:
+    """Announce a snapshot; its transfer is costly, so only to a member that shows signs of life."""
+    if not progress.recent_active:
+        return
+    metadata = state.log.snapshot()
+    progress.become_snapshot(metadata.index)
+    state.events.append(SnapshotRequested(to_id, metadata.index))
+    state.messages.append(InstallSnapshot(state.member_id, to_id, state.term, metadata))
+
+
+def broadcast_heartbeat(state: RaftState) -> None:
+    """Send the periodic heartbeat, which also repeats a round of reads whose heartbeat was lost."""
+    for _, progress in state.tracker.peers:
+        progress.check_loss = True
+    _send_heartbeats(state, voters_only=False)
+
+
+def _send_heartbeats(state: RaftState, *, voters_only: bool) -> None:
+    context = state.reads.context()
+    commit_index = state.log.commit_index
+    for to_id, progress in state.tracker.peers:
+        if voters_only and progress.is_learner:
+            continue
+        # Beyond its match the member's log may still differ from ours, so it must not commit there.
+        known = min(progress.match_index, commit_index)
+        progress.sent_commit = max(progress.sent_commit, known)
+        state.messages.append(Heartbeat(state.member_id, to_id, state.term, known, context))
+
+
+def maybe_commit(state: RaftState) -> bool:
+    """Commit what a majority holds durably, if that includes an entry of this term (5.4.2, figure 8)."""
+    index = state.tracker.committed_index()
+    if index < state.term_start_index or not state.log.commit_to(index):
+        return False
+    state.dirty = True
+    if state.reads.waiting:
+        reading.start_waiting(state)
+    return True
