@@ -37,6 +37,7 @@ __all__ = [
     "STATE_OPTIONS",
     "LevelDbBatch",
     "LevelDbEngine",
+    "LevelDbEngines",
     "LevelDbOptions",
     "LevelDbSnapshot",
 ]
@@ -279,6 +280,18 @@ class LevelDbEngine(_View):
             finally:
                 os.close(descriptor)
             self._known_logs = logs
+
+
+class LevelDbEngines:
+    """Makes and opens the two databases of a member; a ``data_dir.EngineFactory``."""
+
+    def log(self, path: Path, *, create: bool) -> LevelDbEngine:
+        """Return the log's database."""
+        return LevelDbEngine(path, LOG_OPTIONS, create=create)
+
+    def state(self, path: Path, *, create: bool) -> LevelDbEngine:
+        """Return a state database."""
+        return LevelDbEngine(path, STATE_OPTIONS, create=create)
 
 
 def _open(path: str, options: LevelDbOptions, *, create: bool) -> Any:

@@ -5,8 +5,9 @@ all, with a single sync.  ``save`` has three steps, which can also be called one
 thread does nothing but wait for the disk: ``prepare_save`` encodes, ``PreparedSave.write`` writes,
 ``finish`` makes the save readable.  Until ``finish`` readers see the log as it was before.
 
-Threads: one thread saves at a time, others may read, ``create_snapshot`` and ``compact`` meanwhile.  What
-is readable is one immutable view that writers replace, so readers take no lock.
+Threads: everything belongs to one thread but ``PreparedSave.write``, which touches only the engine.
+Encoding in that one thread is also faster: plyvel lets go of the interpreter for every ``put``, and a
+storage thread would wait for the event loop's thread to get it back each time.
 
 Compaction costs no write of its own: ``compact`` moves the base in memory, the next save carries the new
 base in its batch, and it and later saves delete a few of the old entries each.  What a crash leaves over
@@ -17,7 +18,6 @@ disk.  The terms of all entries are kept as runs, so ``term`` never does.
 """
 
 import struct
-import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -95,14 +95,13 @@ class PreparedSave:
 
 
 class _View(NamedTuple):
-    """What can be read at one moment.  Replaced, never changed, but for ``recent``, which grows."""
+    """What can be read.  Replaced, never changed, but for ``recent``, which grows."""
 
     #: The last entry that is no longer readable; its term is still known.
     base_index: Index
     base_term: Term
     last_index: Index
-    #: Entries ``recent_first``..``last_index``, and maybe newer ones that another view shows; the older
-    #: ones are read from the engine.
+    #: Entries ``recent_first``..``last_index``; the older ones are read from the engine.
     recent_first: Index
     recent: list[Entry]
     #: Runs of equal terms over all readable entries: where each begins, and its term.
@@ -122,8 +121,6 @@ class LogStore:
         #: The newest state that could be sent; never below the base.
         self._snapshot = base
         self._view = _View(base.index, base.term, base.index, base.index + 1, [], (), ())
-        #: Held for the replacement of the view only, never over a disk access.
-        self._lock = threading.Lock()
         self._recent_bytes = 0
         #: The base in memory is ahead of the one on disk.
         self._is_base_dirty = False
@@ -270,7 +267,6 @@ class LogStore:
         engine = self._engine
         batch = engine.batch()
         put = batch.put
-        # Before the view is read: a compaction that comes in between sets it again.
         is_base_due, self._is_base_dirty = self._is_base_dirty or bool(self._purges), False
         view = self._view
         base, last = view.base_index, view.last_index
@@ -306,11 +302,10 @@ class LogStore:
     def finish(self, save: PreparedSave) -> None:
         """Make a written save readable."""
         self._is_save_pending = False
-        with self._lock:
-            if save.snapshot is not None:
-                self._reset_to(save.snapshot)
-            if save.entries:
-                self._append(save.entries)
+        if save.snapshot is not None:
+            self._reset_to(save.snapshot)
+        if save.entries:
+            self._append(save.entries)
         if save.hard_state is not None:
             self._hard_state = save.hard_state
         if save.state_generation is not None:
@@ -325,7 +320,7 @@ class LogStore:
         state_generation: str | None = None,
         sync: bool = True,
     ) -> None:
-        """Do a whole save in the caller's thread; see ``prepare_save``."""
+        """Do a whole save at once; see ``prepare_save``."""
         save = self.prepare_save(hard_state, entries, snapshot, state_generation=state_generation, sync=sync)
         save.write()
         self.finish(save)
@@ -339,14 +334,13 @@ class LogStore:
         Raises:
             StorageCorruptError: the log does not reach back, or not up, to the state.
         """
-        with self._lock:
-            view = self._view
-            if not view.base_index <= index <= view.last_index:
-                raise StorageCorruptError(
-                    self._path,
-                    f"the state is at {index}, but the log holds {view.base_index + 1}..{view.last_index}",
-                )
-            self._snapshot = SnapshotMetadata(index, self.term(index), conf_state)
+        view = self._view
+        if not view.base_index <= index <= view.last_index:
+            raise StorageCorruptError(
+                self._path,
+                f"the state is at {index}, but the log holds {view.base_index + 1}..{view.last_index}",
+            )
+        self._snapshot = SnapshotMetadata(index, self.term(index), conf_state)
 
     def compact(self, index: Index) -> None:
         """Forget the entries up to and including ``index``.
@@ -360,26 +354,25 @@ class LogStore:
             raise RaftInvariantError(
                 f"compacting to {index}, but the snapshot ends at {self._snapshot.index}"
             )
-        with self._lock:
-            view = self._view
-            if index <= view.base_index:
-                return
-            starts, terms = view.run_starts, view.run_terms
-            drop = len(starts) if index >= view.last_index else bisect_right(starts, index + 1) - 1
-            # What is below the base stays in ``recent`` until its bytes are needed.
-            self._view = view._replace(
-                base_index=index,
-                base_term=self.term(index),
-                run_starts=starts[drop:],
-                run_terms=terms[drop:],
-            )
-            self._purges.append((view.base_index + 1, index))
-            self._is_base_dirty = True
+        view = self._view
+        if index <= view.base_index:
+            return
+        starts, terms = view.run_starts, view.run_terms
+        drop = len(starts) if index >= view.last_index else bisect_right(starts, index + 1) - 1
+        # What is below the base stays in ``recent`` until its bytes are needed.
+        self._view = view._replace(
+            base_index=index,
+            base_term=self.term(index),
+            run_starts=starts[drop:],
+            run_terms=terms[drop:],
+        )
+        self._purges.append((view.base_index + 1, index))
+        self._is_base_dirty = True
 
     @property
     def purge_backlog(self) -> int:
         """How many compacted entries are still on disk."""
-        return sum(last - first + 1 for first, last in list(self._purges))
+        return sum(last - first + 1 for first, last in self._purges)
 
     def flush(self) -> None:
         """Write what compaction has put off: the base and every delete.  For a calm shutdown."""
