@@ -1,0 +1,1 @@
+"""One member: its log, its state, its peers, and the turns that drive them."""

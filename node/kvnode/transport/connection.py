@@ -1,0 +1,151 @@
+"""One peer connection as an asyncio protocol: frames out, frames in, nothing else."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from kvnode.transport.frames import FrameError, FrameReader, FrameType
+
+__all__ = ["PeerConnection", "dial"]
+
+#: Bytes that may wait for a slow peer before messages to it are dropped.  Raft sends again,
+#: so memory, not delivery, is what has to be kept safe.
+WRITE_HIGH_BYTES = 64 * 2**20
+
+#: Unacknowledged bytes this old close the connection, so that a peer whose node vanished and
+#: came back is called anew instead of waiting for TCP's retransmission back-off of minutes.
+USER_TIMEOUT_MS = 5_000
+
+_TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", 18)
+
+
+class PeerConnection(asyncio.Protocol):
+    """Frames over one TCP or TLS connection, either side."""
+
+    def __init__(
+        self,
+        on_frame: Callable[["PeerConnection", FrameType, bytes], None],
+        on_lost: Callable[["PeerConnection"], None],
+        on_open: Callable[["PeerConnection"], None] | None = None,
+    ) -> None:
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._on_open = on_open
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.is_blocked = False
+        self.sent_bytes = 0
+        self.received_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclasses
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        if self._on_open is not None:
+            self._on_open(self)
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The open transport."""
+        if self._transport is None:
+            raise ConnectionError("peer connection is not open")
+        return self._transport
+
+    @property
+    def is_closed(self) -> bool:
+        """True once the connection can't be written to."""
+        return self._transport is None or self._transport.is_closing()
+
+    def peer_certificate(self) -> dict[str, object] | None:
+        """The other side's verified certificate, as ``ssl`` describes it."""
+        certificate: dict[str, object] | None = self.transport.get_extra_info("peercert")
+        return certificate
+
+    def data_received(self, data: bytes) -> None:
+        self.received_bytes += len(data)
+        try:
+            for kind, body in self._reader.feed(data):
+                self._on_frame(self, kind, body)
+                if self.is_closed:
+                    return
+        except FrameError:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._transport = None
+        self._writable.set()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        self.is_blocked = True
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self.is_blocked = False
+        self._writable.set()
+
+    def write(self, data: bytes) -> None:
+        """Send encoded frames; without effect on a closed connection."""
+        if self._transport is not None:
+            self.sent_bytes += len(data)
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the write buffer has room.
+
+        Raises:
+            ConnectionError: The connection was lost.
+        """
+        await self._writable.wait()
+        if self.is_closed:
+            raise ConnectionError("peer connection was lost")
+
+    def close(self) -> None:
+        """Send what is buffered and close."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def dial(
+    url: str, make: Callable[[], PeerConnection], context: ssl.SSLContext | None, timeout_s: float
+) -> PeerConnection:
+    """Connect to a peer URL.
+
+    Raises:
+        OSError: It can't be reached, or TLS fails.
+        TimeoutError: It took longer than ``timeout_s``.
+    """
+    parts = urlsplit(url)
+    secure = parts.scheme in ("https", "unixs")
+    if secure and context is None:
+        context = ssl.create_default_context()
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(timeout_s):
+        if parts.scheme in ("unix", "unixs"):
+            path = parts.netloc + parts.path
+            _, connection = await loop.create_unix_connection(
+                make, path, ssl=context if secure else None, server_hostname="localhost" if secure else None
+            )
+        else:
+            _, connection = await loop.create_connection(
+                make,
+                parts.hostname or "localhost",
+                parts.port or 0,
+                ssl=context if secure else None,
+                server_hostname=parts.hostname if secure else None,
+            )
+    return connection

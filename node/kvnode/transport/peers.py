@@ -1,0 +1,196 @@
+"""The peer network of one member: ``server.ports.PeerTransport`` over TCP and TLS."""
+
+import asyncio
+import json
+import logging
+import socket
+import ssl
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+
+from kvnode.raft.messages import InstallSnapshot, Message
+from kvnode.server.config import TlsConfig
+from kvnode.server.ports import PeerHandler
+from kvnode.status import StatusCode
+from kvnode.transport.codec import encode_message
+from kvnode.transport.connection import PeerConnection
+from kvnode.transport.frames import FrameType, frame
+from kvnode.transport.handshake import Hello, Purpose, RefusedError, RefusedReason
+from kvnode.transport.link import PeerLink, PeerUnreachableError, introduce
+from kvnode.transport.listener import PeerListener
+from kvnode.transport.tls import client_context
+
+__all__ = ["Peers", "ask_cluster"]
+
+#: How long a receiver may take to make a whole streamed snapshot durable once all is sent.
+SNAPSHOT_DONE_TIMEOUT_S = 60.0
+
+_CALL = struct.Struct(">QH")
+_ANSWER = struct.Struct(">QB")
+
+log = logging.getLogger(__name__)
+
+
+class Peers:
+    """Links to every other member, and the listener that they call."""
+
+    def __init__(self, handler: PeerHandler, *, peer_urls: Sequence[str], tls: TlsConfig | None) -> None:
+        self._handler = handler
+        self._peer_urls = tuple(peer_urls)
+        self._context: ssl.SSLContext | None = client_context(tls) if tls is not None else None
+        self._links: dict[int, PeerLink] = {}
+        self._listener = PeerListener(handler, tls)
+        self._closing: set[asyncio.Task[None]] = set()
+        self.send_failures: dict[int, int] = {}
+        self.sent_bytes: dict[int, int] = {}
+
+    async def start(self, bound: Iterable[tuple[str, socket.socket]]) -> None:
+        """Listen on sockets that ``listener.bind_peer_urls`` bound."""
+        await self._listener.start(bound)
+
+    def set_peer(self, member_id: int, urls: Sequence[str]) -> None:
+        link = self._links.get(member_id)
+        if link is not None:
+            if link.urls == tuple(urls):
+                return
+            self.remove_peer(member_id)
+        self._links[member_id] = PeerLink(member_id, urls, self._hello, self._context, self._refused)
+
+    def remove_peer(self, member_id: int) -> None:
+        link = self._links.pop(member_id, None)
+        if link is not None:
+            task = asyncio.get_running_loop().create_task(link.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def connected(self, member_id: int) -> bool:
+        link = self._links.get(member_id)
+        return link is not None and link.is_connected
+
+    def connected_since_s(self, member_id: int) -> float | None:
+        link = self._links.get(member_id)
+        return link.connected_since_s if link is not None and link.is_connected else None
+
+    def send(self, messages: Iterable[Message]) -> None:
+        frames: dict[int, bytes] = {}
+        for message in messages:
+            encoded = frame(FrameType.MESSAGE, encode_message(message))
+            target = int(message.to_id)
+            known = frames.get(target)
+            frames[target] = encoded if known is None else known + encoded
+        for target, data in frames.items():
+            link = self._links.get(target) or self._link_to_caller(target)
+            if link is None or not link.send(data):
+                self.send_failures[target] = self.send_failures.get(target, 0) + 1
+                self._handler.peer_unreachable(target)
+            else:
+                self.sent_bytes[target] = self.sent_bytes.get(target, 0) + len(data)
+
+    def _link_to_caller(self, member_id: int) -> PeerLink | None:
+        """A member that joined while this one was away is known only by its own introduction."""
+        urls = self._listener.addresses.get(member_id)
+        if urls is None or self._handler.is_removed(member_id):
+            return None
+        self.set_peer(member_id, urls)
+        return self._links[member_id]
+
+    async def call(self, member_id: int, method: str, payload: bytes, timeout_s: float) -> bytes:
+        link = self._links.get(member_id)
+        if link is None:
+            raise PeerUnreachableError
+        return await link.call(method, payload, timeout_s)
+
+    async def send_snapshot(self, message: InstallSnapshot, chunks: Iterator[bytes]) -> None:
+        link = self._links.get(message.to_id)
+        if link is None:
+            raise ConnectionError(f"member {message.to_id:x} has no known address")
+        done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def answered(connection: PeerConnection, kind: FrameType, body: bytes) -> None:
+            del connection
+            if kind is FrameType.SNAPSHOT_DONE and not done.done():
+                done.set_result(body)
+
+        def lost(connection: PeerConnection) -> None:
+            del connection
+            if not done.done():
+                done.set_exception(ConnectionError("receiver hung up during the snapshot"))
+
+        hello = self._hello(message.to_id, Purpose.SNAPSHOT)
+        try:
+            connection = await introduce(link.urls[0], hello, self._context, answered, lost)
+        except (RefusedError, TimeoutError) as error:
+            raise ConnectionError(str(error)) from error
+        try:
+            connection.write(frame(FrameType.SNAPSHOT_BEGIN, encode_message(message)))
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                await connection.drained()
+                connection.write(frame(FrameType.SNAPSHOT_CHUNK, chunk))
+            connection.write(frame(FrameType.SNAPSHOT_END, b""))
+            async with asyncio.timeout(SNAPSHOT_DONE_TIMEOUT_S):
+                answer = await done
+        finally:
+            connection.close()
+            done.cancel()
+        if answer:
+            raise ConnectionError(f"receiver did not take the snapshot: {answer.decode(errors='replace')}")
+
+    async def close(self) -> None:
+        await self._listener.close()
+        links, self._links = list(self._links.values()), {}
+        for link in links:
+            await link.close()
+
+    def _hello(self, to_id: int, purpose: Purpose = Purpose.RAFT) -> Hello:
+        return Hello(
+            purpose=purpose,
+            cluster_id=self._handler.cluster_id,
+            from_id=self._handler.member_id,
+            to_id=to_id,
+            peer_urls=self._peer_urls,
+        )
+
+    def _refused(self, member_id: int, error: RefusedError) -> None:
+        log.warning("peer %x refused this member: %s", member_id, error.detail)
+        if error.reason is RefusedReason.MEMBER_REMOVED:
+            self._handler.removed_by_peer()
+
+
+async def ask_cluster(url: str, tls: TlsConfig | None, timeout_s: float) -> dict[str, object]:
+    """Ask the member at a peer URL for its cluster's membership, without being a member.
+
+    Returns:
+        The JSON object of ``PeerHandler.describe_cluster``.
+    Raises:
+        RefusedError: The peer turned the connection away.
+        OSError, TimeoutError: It can't be reached.
+        KvError: It can't answer yet.
+    """
+    answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def frames(connection: PeerConnection, kind: FrameType, body: bytes) -> None:
+        del connection
+        if kind is FrameType.RESPONSE and not answered.done():
+            answered.set_result(body)
+
+    def lost(connection: PeerConnection) -> None:
+        del connection
+        if not answered.done():
+            answered.set_exception(ConnectionError("peer hung up"))
+
+    hello = Hello(purpose=Purpose.JOIN, cluster_id=0, from_id=0, to_id=0, peer_urls=())
+    context = client_context(tls) if tls is not None else None
+    connection = await introduce(url, hello, context, frames, lost, timeout_s)
+    try:
+        name = b"cluster"
+        connection.write(frame(FrameType.REQUEST, _CALL.pack(1, len(name)) + name))
+        async with asyncio.timeout(timeout_s):
+            body = await answered
+    finally:
+        connection.close()
+        answered.cancel()
+    code = _ANSWER.unpack_from(body)[1]
+    if code != StatusCode.OK:
+        raise ConnectionError(body[_ANSWER.size :].decode(errors="replace"))
+    fields: dict[str, object] = json.loads(body[_ANSWER.size :])
+    return fields

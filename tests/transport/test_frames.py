@@ -1,0 +1,43 @@
+"""Frames are found in any cut of the byte stream, and damage is noticed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kvnode.transport.frames import FrameError, FrameReader, FrameType, frame
+
+bodies = st.lists(st.tuples(st.sampled_from(list(FrameType)), st.binary(max_size=300)), max_size=6)
+
+
+@given(bodies, st.integers(1, 64))
+def test_frames_are_found_however_the_stream_is_cut(
+    frames: list[tuple[FrameType, bytes]], piece_bytes: int
+) -> None:
+    stream = b"".join(frame(kind, body) for kind, body in frames)
+    reader = FrameReader()
+    found = []
+    for at in range(0, len(stream), piece_bytes):
+        found.extend(reader.feed(stream[at : at + piece_bytes]))
+    assert found == frames
+
+
+@given(st.binary(min_size=1, max_size=100), st.data())
+def test_a_flipped_bit_is_never_taken_for_a_frame(body: bytes, draw: st.DataObject) -> None:
+    encoded = bytearray(frame(FrameType.MESSAGE, body))
+    # The length's high bytes are left alone: a huge length only waits for more.
+    position = draw.draw(st.integers(4, len(encoded) - 1))
+    encoded[position] ^= 1 << draw.draw(st.integers(0, 7))
+    with pytest.raises(FrameError):
+        list(FrameReader().feed(bytes(encoded)))
+
+
+def test_a_length_beyond_the_limit_is_refused_before_it_is_buffered() -> None:
+    reader = FrameReader(limit_bytes=1000)
+    with pytest.raises(FrameError, match=r"1001 is outside 1\.\.1000"):
+        list(reader.feed((1001).to_bytes(4, "big") + bytes(4)))
+
+
+def test_the_limit_itself_is_let_through() -> None:
+    body = b"x" * 999
+    assert list(FrameReader(limit_bytes=1000).feed(frame(FrameType.MESSAGE, body))) == [
+        (FrameType.MESSAGE, body)
+    ]
