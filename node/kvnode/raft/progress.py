@@ -130,7 +130,7 @@ class Progress:
         return True
 
     def retreat(self, rejected: Index, hint: Index) -> bool:
-        """Move next_index back after an append at ``rejected`` did not fit; the logs agree by ``hint`` at best.
+        """Move next_index back after an append at ``rejected`` did not fit; ``hint`` is the last fit at best.
 
         Returns:
             False when the rejection answers an older append and says nothing new.
