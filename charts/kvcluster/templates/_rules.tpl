@@ -1,0 +1,41 @@
+{{/* What the operator may do where clusters live: exactly what its code calls, and nothing on Secrets but reading. */}}
+{{- define "kvcluster.rules" -}}
+- apiGroups: [kvcluster.dev]
+  resources: [kvclusters, kvsnapshots]
+  verbs: [get, list, watch, patch]
+- apiGroups: [kvcluster.dev]
+  resources: [kvclusters/status, kvsnapshots/status]
+  verbs: [get, patch]
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, patch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, patch, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{/* Cluster-wide reading that only the cluster mode has: nodes, to tell a lost one; the schema's own version. */}}
+{{- define "kvcluster.clusterRules" -}}
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  resourceNames: [kvclusters.kvcluster.dev, kvsnapshots.kvcluster.dev]
+  verbs: [get]
+{{- end -}}

@@ -1,0 +1,205 @@
+"""The end-to-end run: the operator's release, the cluster ``demo``, a writer that never stops.
+
+The tests of a file are the steps of one scenario: they run in order, and when
+one fails the rest of its file is skipped, since the state they start from is
+not there.  ``tests/e2e/run`` prepares the cluster and the environment.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from kvtest.e2e.cluster import TOOLS_POD, Cluster
+from kvtest.e2e.diagnostics import describe
+from kvtest.e2e.kubernetes import CommandFailedError, Kubernetes, run
+from kvtest.e2e.pods import restricted_pod
+from kvtest.e2e.timeline import Timeline
+from kvtest.e2e.writer import Writer, start_writer
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CHART = ROOT / "charts" / "kvcluster"
+OPERATOR = Kubernetes(namespace="kvcluster-system")
+WORKLOAD = Kubernetes(namespace="e2e")
+RELEASE = "kvcluster"
+STEP_TIMEOUT_S = 600
+SAFE_NODE = "node-1"
+"""In the lab, the node of the writer and of etcdctl, which no step stops."""
+
+_TIMELINE = Timeline()
+_failed_files: dict[Path, str] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What ``tests/e2e/run`` tells; the last two are None on a cluster that is not the lab."""
+
+    node_image: str
+    operator_image: str
+    tools_image: str
+    lab: str | None
+    host_address: str | None
+
+    @property
+    def safe_node(self) -> str | None:
+        return SAFE_NODE if self.lab else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(STEP_TIMEOUT_S))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.path in _failed_files:
+        pytest.skip(f"the scenario ended at {_failed_files[item.path]}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.failed and call.when != "teardown":
+        _failed_files[item.path] = item.name
+        report.sections.append(("the cluster", describe(operator=OPERATOR, workload=WORKLOAD)))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("time of each step")
+    for line in _TIMELINE.lines():
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def timeline() -> Timeline:
+    return _TIMELINE
+
+
+@pytest.fixture(scope="session")
+def environment() -> Environment:
+    names = ("E2E_NODE_IMAGE", "E2E_OPERATOR_IMAGE", "E2E_TOOLS_IMAGE")
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        pytest.fail(f"{', '.join(missing)} not set; start this by tests/e2e/run")
+    return Environment(
+        node_image=os.environ[names[0]],
+        operator_image=os.environ[names[1]],
+        tools_image=os.environ[names[2]],
+        lab=os.environ.get("E2E_LAB"),
+        host_address=os.environ.get("E2E_HOST_ADDRESS"),
+    )
+
+
+@pytest.fixture(scope="session")
+def operator_release(environment: Environment, timeline: Timeline) -> Kubernetes:
+    """The operator, installed by helm; what an earlier run left is removed first."""
+    _remove_leftovers()
+    for kubernetes in (OPERATOR, WORKLOAD):
+        _create_namespace(kubernetes.namespace)
+    settings = {
+        "image.repository": environment.operator_image.rpartition(":")[0],
+        "image.tag": environment.operator_image.rpartition(":")[2],
+        "defaultImage.repository": environment.node_image.rpartition(":")[0],
+        "defaultImage.tag": environment.node_image.rpartition(":")[2],
+    }
+    values = [option for name, value in settings.items() for option in ("--set-string", f"{name}={value}")]
+    with timeline.step("helm install, two operators ready"):
+        run(
+            (
+                *("helm", "install", RELEASE, str(CHART), "--namespace", OPERATOR.namespace),
+                *("--wait", "--timeout", "120s", *values),
+            ),
+            timeout_s=150,
+        )
+    return OPERATOR
+
+
+@pytest.fixture(scope="session")
+def demo(operator_release: Kubernetes, environment: Environment, timeline: Timeline) -> Cluster:
+    """The cluster of the quick start, created by the shortest manifest."""
+    cluster = Cluster(kubernetes=WORKLOAD, name="demo")
+    with timeline.step("KVCluster demo, 3 replicas, Available"):
+        cluster.create(replicas=3, storage={"size": "1Gi"})
+        cluster.wait_available(60)
+    with timeline.step("... and all 3 members voting"):
+        cluster.wait_settled(3, 90)
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def tools(operator_release: Kubernetes, environment: Environment) -> None:
+    """A pod with etcdctl."""
+    pod = restricted_pod(TOOLS_POD, image=environment.tools_image, command=None, node=environment.safe_node)
+    WORKLOAD.apply(pod)
+    WORKLOAD.kubectl("wait", f"pod/{TOOLS_POD}", "--for=condition=Ready", "--timeout=60s", timeout_s=70)
+
+
+@pytest.fixture(scope="session")
+def writer(demo: Cluster, tools: None, environment: Environment) -> Writer:
+    return start_writer(
+        WORKLOAD, image=environment.node_image, endpoint=demo.endpoint, node=environment.safe_node
+    )
+
+
+@pytest.fixture(scope="session")
+def bucket_endpoint(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An S3 server beside the test, with one bucket named ``backups``."""
+    if environment.host_address is None:
+        pytest.skip("pods can't reach a server of the test on this cluster")
+    import boto3  # only here: no other step needs it, and it takes a second to load
+
+    port = 5555
+    log = (tmp_path_factory.mktemp("s3") / "moto.log").open("wb")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", environment.host_address, "-p", str(port)],
+        stdout=log,
+        stderr=log,
+    )
+    url = f"http://{environment.host_address}:{port}"
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    try:
+        client.get_waiter  # noqa: B018
+        client.create_bucket(Bucket="backups")
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+        log.close()
+
+
+def _create_namespace(name: str) -> None:
+    """Create a namespace that takes only pods of the restricted standard."""
+    WORKLOAD.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+        }
+    )
+
+
+def _remove_leftovers() -> None:
+    """Remove what an earlier run left in a cluster that was kept up."""
+    if not shutil.which("helm"):
+        pytest.fail("helm is not on the PATH")
+    try:
+        WORKLOAD.kubectl("delete", "kvcluster,kvsnapshot", "--all", "--timeout=60s", timeout_s=70)
+    except CommandFailedError:
+        pass  # the kinds are not there, or nobody is there to finish the deletion
+    WORKLOAD.kubectl(
+        "delete", "namespace", WORKLOAD.namespace, "--ignore-not-found", "--timeout=90s", timeout_s=100
+    )
+    run(
+        ("helm", "uninstall", RELEASE, "--namespace", OPERATOR.namespace, "--ignore-not-found", "--wait"),
+        timeout_s=100,
+    )
