@@ -122,7 +122,7 @@ class DataDirectory:
     """A data directory that this process alone may use until ``close``.
 
     Args:
-        path: made, with mode 0700, if it does not exist; its parent must exist.
+        path: made, with mode 0700, if it does not exist.
         engines: makes and opens the databases.
 
     Raises:
@@ -348,7 +348,9 @@ def sync_directory(path: str | Path) -> None:
 def _lock(path: Path) -> int:
     """Make the directory if need be, and return the descriptor that holds its lock."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(path.parent)
         descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise DataDirectoryError(str(path), f"can't be used: {error.strerror}") from error
