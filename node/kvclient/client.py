@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, TypeVar
 
+from google.protobuf.message import Message
 from kvnode.pb import kv_pb2, rpc_pb2
 
 from kvclient import methods
@@ -13,10 +14,14 @@ from kvclient.endpoints import parse_endpoints
 from kvclient.keys import KeyRange, Keys, as_bytes, key_range
 from kvclient.lease import LeaseCalls
 from kvclient.maintenance import MaintenanceCalls
+from kvclient.methods import Method
 from kvclient.tls import TlsConfig
 from kvclient.watch import Watcher
 
 __all__ = ["Client"]
+
+Req = TypeVar("Req", bound=Message)
+Resp = TypeVar("Resp", bound=Message)
 
 SortOrder: TypeAlias = rpc_pb2.RangeRequest.SortOrder.ValueType
 SortTarget: TypeAlias = rpc_pb2.RangeRequest.SortTarget.ValueType
@@ -74,6 +79,10 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    async def call(self, method: Method[Req, Resp], request: Req, *, timeout_s: float | None = None) -> Resp:
+        """Send a request that is already built, by an entry of `kvclient.methods`."""
+        return await self._connections.unary(method, request, timeout_s=timeout_s)
 
     # -- reading ---------------------------------------------------------------
 

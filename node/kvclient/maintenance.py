@@ -14,7 +14,7 @@ from kvclient import methods
 from kvclient.connection import Connections, error_from_rpc
 from kvclient.errors import KvClientError, NotLeaderError, SnapshotDamagedError
 
-__all__ = ["MaintenanceCalls", "SnapshotChunk"]
+__all__ = ["MaintenanceCalls", "MovedLeadership", "SnapshotChunk"]
 
 _DIGEST_BYTES: Final = 32
 
@@ -33,6 +33,14 @@ class SnapshotChunk:
     """The last chunk: the SHA-256 of all before it, already checked.  Snapshot files end in it."""
     endpoint: str
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class MovedLeadership:
+    """A change of leader that was carried out."""
+
+    from_id: int
+    response: rpc_pb2.MoveLeaderResponse
 
 
 class MaintenanceCalls:
@@ -86,9 +94,7 @@ class MaintenanceCalls:
             methods.DEFRAGMENT, rpc_pb2.DefragmentRequest(), timeout_s=timeout_s, endpoint=endpoint
         )
 
-    async def move_leader(
-        self, target_id: int, *, timeout_s: float | None = None
-    ) -> rpc_pb2.MoveLeaderResponse:
+    async def move_leader(self, target_id: int, *, timeout_s: float | None = None) -> MovedLeadership:
         """Hand leadership to the voter ``target_id``.
 
         Only the leader can do it, so it is looked up first, among the client's endpoints and
@@ -97,11 +103,12 @@ class MaintenanceCalls:
         Raises:
             NotLeaderError: The leader can't be reached.
         """
-        leader = await self._leader_endpoint()
+        leader, leader_id = await self._leader()
         request = rpc_pb2.MoveLeaderRequest(targetID=target_id)
-        return await self._connections.unary(
+        response = await self._connections.unary(
             methods.MOVE_LEADER, request, timeout_s=timeout_s, endpoint=leader
         )
+        return MovedLeadership(leader_id, response)
 
     async def snapshot(
         self, endpoint: str | None = None, *, stall_timeout_s: float = _STALL_TIMEOUT_S
@@ -148,30 +155,33 @@ class MaintenanceCalls:
 
     # -- private ---------------------------------------------------------------
 
-    async def _leader_endpoint(self) -> str:
+    async def _leader(self) -> tuple[str, int]:
+        """The leader's endpoint and id."""
         tried: dict[str, None] = {}
         for endpoint in self._connections.endpoints:
             tried[endpoint] = None
-            if await self._leads(endpoint):
-                return endpoint
+            leader_id = await self._id_if_leader(endpoint)
+            if leader_id:
+                return endpoint, leader_id
         response = await self._connections.unary(
             methods.MEMBER_LIST, rpc_pb2.MemberListRequest(linearizable=False)
         )
         for member in response.members:
             for url in member.clientURLs:
-                if url not in tried and await self._leads(url):
-                    return url
+                leader_id = 0 if url in tried else await self._id_if_leader(url)
+                if leader_id:
+                    return url, leader_id
         raise NotLeaderError(
             f"no leader among the endpoints {', '.join(tried)} and the members' client URLs",
             code=StatusCode.FAILED_PRECONDITION,
         )
 
-    async def _leads(self, endpoint: str) -> bool:
+    async def _id_if_leader(self, endpoint: str) -> int:
         try:
             status = await self.status(endpoint)
         except KvClientError:
-            return False
-        return status.leader != 0 and status.leader == status.header.member_id
+            return 0
+        return status.leader if status.leader == status.header.member_id else 0
 
 
 async def _next_blob(

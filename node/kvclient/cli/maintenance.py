@@ -1,0 +1,98 @@
+"""move-leader, defrag, alarm, version."""
+
+import time
+
+import click
+
+from kvclient.cli.app import KvctlCommand, LazyGroup
+from kvclient.cli.endpoint import chosen_endpoints
+from kvclient.cli.session import CommandFailedError, session
+from kvclient.cli.values import HEX_ID
+from kvclient.client import Client
+from kvclient.errors import KvClientError
+from kvclient.output.printer import EndpointDefrag
+
+__all__ = ["alarm", "defrag", "move_leader", "version"]
+
+
+@click.command("move-leader", cls=KvctlCommand)
+@click.argument("member_id", type=HEX_ID)
+def move_leader(member_id: int) -> None:
+    """Hand leadership to the voter MEMBER_ID.
+
+    The leader is found by itself, whichever endpoints were given.
+    """
+
+    async def move(client: Client) -> None:
+        moved = await client.maintenance.move_leader(member_id)
+        session().printer().leader_moved(moved.from_id, member_id, moved.response)
+
+    session().run(move)
+
+
+@click.command("defrag", cls=KvctlCommand)
+@click.option("--cluster", is_flag=True, help="Every member's endpoints, not only those given.")
+def defrag(cluster: bool) -> None:
+    """Give freed space back to the file system, one endpoint after the other."""
+
+    async def run(client: Client) -> list[EndpointDefrag]:
+        reports = []
+        for endpoint in await chosen_endpoints(client, is_whole_cluster=cluster):
+            started_s = time.monotonic()
+            failure = ""
+            try:
+                await client.maintenance.defragment(endpoint)
+            except KvClientError as error:
+                failure = error.text
+            reports.append(EndpointDefrag(endpoint, time.monotonic() - started_s, failure))
+        return reports
+
+    reports = session().run(run)
+    session().printer().defragmented(reports)
+    failed = [report for report in reports if report.error]
+    for report in failed:
+        click.echo(f"Failed to defragment {report.endpoint}: {report.error}", err=True)
+    if failed:
+        raise CommandFailedError(f"{len(failed)} of {len(reports)} endpoints failed")
+
+
+alarm = LazyGroup("alarm", help="List or lower alarms.")
+
+
+@alarm.command("list")
+def alarm_list() -> None:
+    """List the alarms that are raised."""
+    response = session().run(lambda client: client.maintenance.alarms())
+    session().printer(for_people="table").alarms(response)
+
+
+@alarm.command("disarm")
+def alarm_disarm() -> None:
+    """Lower every alarm that is raised."""
+
+    async def disarm(client: Client) -> None:
+        from kvnode.pb import rpc_pb2
+
+        done = rpc_pb2.AlarmResponse()
+        raised = await client.maintenance.alarms()
+        done.header.CopyFrom(raised.header)
+        for member_alarm in raised.alarms:
+            response = await client.maintenance.disarm(member_alarm)
+            done.header.CopyFrom(response.header)
+            done.alarms.extend(response.alarms)
+        session().printer().alarms(done)
+
+    session().run(disarm)
+
+
+@click.command("version", cls=KvctlCommand)
+def version() -> None:
+    """Print the version of kvctl and of the API it speaks."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
+    try:
+        number = installed_version("kvcluster")
+    except PackageNotFoundError:
+        number = "not installed"
+    click.echo(f"kvctl version: {number}\nAPI version: 3.6")
