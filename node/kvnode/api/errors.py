@@ -1,20 +1,16 @@
-"""The errors that the services themselves raise, and the step from any ``KvError`` to a status.
+"""The errors that the services themselves raise.
 
 Texts and codes are etcd's (its ``rpctypes`` error table): clients compare them byte by byte.
 """
 
-from kvnode.api.port import RpcError
 from kvnode.status import KvError, StatusCode
 
 __all__ = [
     "BadMemberUrlsError",
     "LearnerNotSupportedError",
     "NoLeaderError",
-    "NotLeaderError",
     "RequestTooLargeError",
-    "TooLargeTtlError",
     "malformed_request",
-    "status_of",
 ]
 
 
@@ -32,13 +28,6 @@ class NoLeaderError(KvError):
     text = "no leader"
 
 
-class NotLeaderError(KvError):
-    """Only the leader can do this, and clients are to ask it themselves."""
-
-    code = StatusCode.FAILED_PRECONDITION
-    text = "not leader"
-
-
 class RequestTooLargeError(KvError):
     """The request would make a log entry above ``--max-request-bytes``."""
 
@@ -46,23 +35,11 @@ class RequestTooLargeError(KvError):
     text = "request is too large"
 
 
-class TooLargeTtlError(KvError):
-    """A lease for longer than any client can mean."""
-
-    code = StatusCode.OUT_OF_RANGE
-    text = "too large lease TTL"
-
-
 class BadMemberUrlsError(KvError):
     """Peer URLs that no member could be reached at."""
 
     code = StatusCode.INVALID_ARGUMENT
     text = "given member URLs are invalid"
-
-
-def status_of(error: KvError | RpcError) -> tuple[StatusCode, str]:
-    """Return the code and the whole message that go on the wire."""
-    return error.code, error.message
 
 
 def malformed_request(error: Exception) -> tuple[StatusCode, str]:

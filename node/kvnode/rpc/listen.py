@@ -51,7 +51,7 @@ def require_free(url: Url) -> None:
                 probe.listen(1)
         except OSError as error:
             failures.append(error)
-    for error in failures:
+    for failure in failures:
         # One family may be missing on this machine; a taken port is a fault all the same.
-        if error.errno == errno.EADDRINUSE or len(failures) == len(found):
-            raise ListenError.from_os_error(url, error) from error
+        if failure.errno == errno.EADDRINUSE or len(failures) == len(found):
+            raise ListenError.from_os_error(url, failure) from failure

@@ -1,0 +1,104 @@
+"""The Lease service."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from kvnode.api.gate import Gate
+from kvnode.api.port import Method, StreamCall, StreamMethod, UnaryMethod
+from kvnode.api.streams import Streams, parse
+from kvnode.apply.commands import CommandKind
+from kvnode.lease.errors import LeaseTtlTooLargeError
+from kvnode.lease.lessor import MAX_TTL_S
+from kvnode.pb.rpc_pb2 import (
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse,
+    LeaseLeasesRequest,
+    LeaseLeasesResponse,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    LeaseStatus,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+)
+
+__all__ = ["LeaseService"]
+
+
+def _random_lease_id() -> int:
+    """A positive int64: from 63 random bits, two members collide less often than disks fail."""
+    return random.getrandbits(63) or 1
+
+
+class LeaseService:
+    """etcdserverpb.Lease."""
+
+    def __init__(
+        self, gate: Gate, streams: Streams, *, new_lease_id: Callable[[], int] = _random_lease_id
+    ) -> None:
+        self._gate = gate
+        self._member = gate.member
+        self._streams = streams
+        self._new_lease_id = new_lease_id
+
+    def methods(self) -> Sequence[Method]:
+        """The methods of the service."""
+        unary = self._gate.coroutine
+        return (
+            UnaryMethod("/etcdserverpb.Lease/LeaseGrant", unary(LeaseGrantRequest, self.grant)),
+            UnaryMethod("/etcdserverpb.Lease/LeaseRevoke", unary(LeaseRevokeRequest, self.revoke)),
+            StreamMethod(
+                "/etcdserverpb.Lease/LeaseKeepAlive", self._streams.guarded(self.keep_alive), "bidi_stream"
+            ),
+            UnaryMethod(
+                "/etcdserverpb.Lease/LeaseTimeToLive", unary(LeaseTimeToLiveRequest, self.time_to_live)
+            ),
+            UnaryMethod("/etcdserverpb.Lease/LeaseLeases", unary(LeaseLeasesRequest, self.leases)),
+        )
+
+    async def grant(self, request: LeaseGrantRequest) -> LeaseGrantResponse:
+        """Make a lease; what members could choose differently is settled before it enters the log."""
+        if request.TTL > MAX_TTL_S:
+            raise LeaseTtlTooLargeError
+        request.TTL = max(request.TTL, self._member.config.min_lease_ttl_s)
+        if request.ID == 0:
+            request.ID = self._new_lease_id()
+        result = await self._member.proposed(CommandKind.LEASE_GRANT, request.SerializeToString())
+        response = cast(LeaseGrantResponse, result)
+        self._gate.fill(response.header)
+        return response
+
+    async def revoke(self, request: LeaseRevokeRequest) -> LeaseRevokeResponse:
+        """End a lease and delete its keys, in one revision."""
+        result = await self._member.proposed(CommandKind.LEASE_REVOKE, request.SerializeToString())
+        response = cast(LeaseRevokeResponse, result)
+        self._gate.fill(response.header)
+        return response
+
+    async def keep_alive(self, call: StreamCall) -> None:
+        """Answer each request in turn; TTL 0 says that the lease is gone."""
+        async for payload in call:
+            request = parse(LeaseKeepAliveRequest, payload)
+            response = LeaseKeepAliveResponse(ID=request.ID)
+            # Before renewing: a client may take the revision as one at which the lease was alive.
+            self._gate.fill(response.header)
+            response.TTL = await self._member.lease_renew(request.ID)
+            await call.write(response.SerializeToString())
+
+    async def time_to_live(self, request: LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse:
+        """Tell what remains of a lease; TTL -1 says that there is none."""
+        response = await self._member.lease_time_to_live(request.ID, request.keys)
+        self._gate.fill(response.header)
+        return response
+
+    async def leases(self, request: LeaseLeasesRequest) -> LeaseLeasesResponse:
+        """List the leases this member knows of, the next to expire first."""
+        response = LeaseLeasesResponse(
+            leases=[LeaseStatus(ID=lease_id) for lease_id in self._member.applier.lessor.leases()]
+        )
+        self._gate.fill(response.header)
+        return response

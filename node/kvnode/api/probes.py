@@ -1,0 +1,123 @@
+"""Answers for probes: is this member alive, is it ready, is it healthy.
+
+Alive looks at this process only: restarting it because its peers are away would help nobody.  Ready
+needs a quorum, so that a load balancer sends requests to members that can serve them.  The names of
+the checks and the words of the answers are etcd's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from kvnode.apply.reads import execute_range
+from kvnode.pb.rpc_pb2 import AlarmType, RangeRequest
+from kvnode.status import KvError
+
+if TYPE_CHECKING:
+    from kvnode.api.member_port import MemberPort
+
+__all__ = ["CheckResult", "HealthAnswer", "Probes"]
+
+Check = Callable[[], Awaitable[None]]
+
+
+class CheckResult(NamedTuple):
+    """Outcome of one check; ``failure`` is empty if it passed."""
+
+    name: str
+    failure: str
+
+
+class HealthAnswer(NamedTuple):
+    """Outcome of ``/health``; ``reason`` is empty if healthy."""
+
+    is_healthy: bool
+    reason: str
+
+
+class _FailedCheckError(Exception):
+    """A check's finding that is no ``KvError``."""
+
+
+class Probes:
+    """The checks of one member."""
+
+    def __init__(self, member: MemberPort) -> None:
+        self._member = member
+        self.live_checks: Mapping[str, Check] = {"serializable_read": self._serializable_read}
+        self.ready_checks: Mapping[str, Check] = {
+            "data_corruption": self._data_corruption,
+            "serializable_read": self._serializable_read,
+            "linearizable_read": self._linearizable_read,
+            "non_learner": self._non_learner,
+            # Not one of etcd's: takes a stopping member out of Services before it is gone.
+            "not_stopping": self._not_stopping,
+        }
+        self.health_successes = 0
+        self.health_failures = 0
+        #: By check name: passed, failed.
+        self.check_counts: dict[str, list[int]] = {name: [0, 0] for name in self.ready_checks}
+
+    async def run(self, checks: Mapping[str, Check], *, excluded: Collection[str] = ()) -> list[CheckResult]:
+        """Run checks one after the other."""
+        results = []
+        for name, check in checks.items():
+            if name in excluded:
+                continue
+            failure = await self._failure_of(check)
+            self.check_counts[name][1 if failure else 0] += 1
+            results.append(CheckResult(name, failure))
+        return results
+
+    async def health(self, *, serializable: bool, excluded_alarms: Collection[str]) -> HealthAnswer:
+        """The older, single answer: alarms, leader, and a read."""
+        answer = await self._health(serializable, excluded_alarms)
+        if answer.is_healthy:
+            self.health_successes += 1
+        else:
+            self.health_failures += 1
+        return answer
+
+    async def _health(self, serializable: bool, excluded_alarms: Collection[str]) -> HealthAnswer:
+        for _, alarm in self._member.applier.alarms:
+            name = AlarmType.Name(AlarmType.ValueType(alarm))
+            if name not in excluded_alarms:
+                return HealthAnswer(False, f"ALARM {name}")
+        if not serializable and self._member.leader_id == 0:
+            return HealthAnswer(False, "RAFT NO LEADER")
+        failure = await self._failure_of(self._serializable_read if serializable else self._linearizable_read)
+        return HealthAnswer(False, f"RANGE ERROR:{failure}") if failure else HealthAnswer(True, "")
+
+    async def _failure_of(self, check: Check) -> str:
+        try:
+            await check()
+        except KvError as error:
+            return error.message
+        except _FailedCheckError as error:
+            return str(error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # A probe is asked exactly when things may be broken: whatever it meets is its answer.
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    async def _serializable_read(self) -> None:
+        execute_range(self._member.applier.store, RangeRequest(key=b"\0", limit=1, keys_only=True))
+
+    async def _linearizable_read(self) -> None:
+        await self._member.confirm_linearizable()
+
+    async def _data_corruption(self) -> None:
+        if self._member.health().is_corrupt or self._member.applier.alarms.is_corrupt:
+            raise _FailedCheckError("alarm activated: CORRUPT")
+
+    async def _non_learner(self) -> None:
+        if self._member.is_learner:
+            raise _FailedCheckError("not supported for learner")
+
+    async def _not_stopping(self) -> None:
+        if self._member.health().is_stopping:
+            raise _FailedCheckError("this member is shutting down")

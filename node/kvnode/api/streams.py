@@ -1,0 +1,97 @@
+"""What ends long streams from this side: a member cut off from its leader, or one that stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from kvnode.api.errors import NoLeaderError, malformed_request
+from kvnode.api.gate import Gate
+from kvnode.api.port import RpcError, StreamCall, StreamHandler
+from kvnode.server.errors import StoppedError
+from kvnode.status import KvError
+
+__all__ = ["Streams", "parse"]
+
+RequestT = TypeVar("RequestT", bound=Message)
+
+#: A stream that asked for a leader outlives this many election timeouts without one (etcd's number),
+#: so that a quick election does not cost every client its watches.
+ELECTIONS_WITHOUT_LEADER = 3
+
+
+def parse(request_type: type[RequestT], payload: bytes) -> RequestT:
+    """Return the message, or end the stream with the status of malformed bytes."""
+    try:
+        return request_type.FromString(payload)
+    except DecodeError as error:
+        raise RpcError(*malformed_request(error)) from error
+
+
+class Streams:
+    """All open streams of this member's services."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._member = gate.member
+        #: Task of each open stream, and whether it is to end when the leader is lost.
+        self._open: dict[asyncio.Task[object], bool] = {}
+        self._reasons: dict[asyncio.Task[object], KvError] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._unsubscribe: Callable[[], None] = self._member.on_leader_change(self._leader_changed)
+
+    def guarded(self, handler: StreamHandler, *, serves_learner: bool = False) -> StreamHandler:
+        """Wrap a stream's handler in the checks and the ends that all streams share."""
+
+        async def serve(call: StreamCall) -> None:
+            refused = self._gate.refusal(call, serves_learner=serves_learner)
+            if refused is not None:
+                raise refused
+            if self._is_closed:
+                raise StoppedError
+            task = asyncio.current_task()
+            assert task is not None
+            self._open[task] = call.metadata.get("hasleader") == "true"
+            try:
+                await handler(call)
+            except asyncio.CancelledError:
+                reason = self._reasons.pop(task, None)
+                if reason is None:
+                    raise
+                task.uncancel()
+                raise reason from None
+            finally:
+                del self._open[task]
+                self._reasons.pop(task, None)
+
+        return serve
+
+    def close(self) -> None:
+        """End every stream, so that clients go on at another member."""
+        self._is_closed = True
+        self._unsubscribe()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._end(list(self._open), StoppedError)
+
+    def _leader_changed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._member.leader_id == 0:
+            delay_s = ELECTIONS_WITHOUT_LEADER * self._member.config.election_timeout_ms / 1000
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._leader_missing)
+
+    def _leader_missing(self) -> None:
+        self._timer = None
+        self._end([task for task, needs_leader in self._open.items() if needs_leader], NoLeaderError)
+
+    def _end(self, tasks: list[asyncio.Task[object]], error: type[KvError]) -> None:
+        for task in tasks:
+            if task not in self._reasons:
+                self._reasons[task] = error()
+                task.cancel()

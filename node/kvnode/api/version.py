@@ -1,0 +1,12 @@
+"""The version that clients are told.
+
+It is the etcd release whose API is served, as clients decide by it what they may use: kubeadm wants
+at least 3.5.24, kube-apiserver asks for progress notifications from 3.5.13 on, and RangeStream is
+expected only from 3.7.  kvcluster's own version is ``kvnode --version`` and a metric.
+"""
+
+__all__ = ["CLUSTER_VERSION", "ETCD_VERSION", "STORAGE_VERSION"]
+
+ETCD_VERSION = "3.6.14"
+CLUSTER_VERSION = "3.6.0"
+STORAGE_VERSION = "3.6.0"

@@ -1,0 +1,262 @@
+"""The HTTP/1.1 side: probes, metrics and the version, for callers that don't speak gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import h11
+
+from kvnode.api.probes import Check, CheckResult, Probes
+from kvnode.api.version import CLUSTER_VERSION, ETCD_VERSION, STORAGE_VERSION
+from kvnode.rpc.listen import ListenError
+from kvnode.rpc.tls import server_context
+from kvnode.server.config import TlsConfig, Url
+
+__all__ = ["HttpServer"]
+
+logger = logging.getLogger(__name__)
+
+#: A connection without a request for this long is closed: probes come back, forgotten ones don't.
+IDLE_TIMEOUT_S = 120.0
+#: Requests have no bodies here; more than this is not a client of ours.
+MAX_BODY_BYTES = 64 * 1024
+
+_TEXT = "text/plain; charset=utf-8"
+_JSON = "application/json"
+#: Prometheus' text format.
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _Response(NamedTuple):
+    status: int
+    body: bytes
+    content_type: str = _TEXT
+    allow: str = ""
+
+
+class HttpServer:
+    """Serves the same paths on any number of addresses."""
+
+    def __init__(
+        self, probes: Probes, render_metrics: Callable[[], bytes], tls: TlsConfig | None = None
+    ) -> None:
+        self._probes = probes
+        self._render_metrics = render_metrics
+        self._tls = tls
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[_Connection] = set()
+
+    async def listen(self, url: Url) -> int:
+        """Open ``url`` and serve on it at once.
+
+        Returns:
+            The port.
+        Raises:
+            ListenError: The address can't be had.
+            CertificateError: A certificate can't be used.
+        """
+        context = server_context(self._tls) if url.is_tls and self._tls is not None else None
+        loop = asyncio.get_running_loop()
+        try:
+            if url.is_unix:
+                server = await loop.create_unix_server(self._connect, url.host, ssl=context)
+            else:
+                server = await loop.create_server(self._connect, url.host or None, url.port, ssl=context)
+        except OSError as error:
+            raise ListenError.from_os_error(url, error) from error
+        self._servers.append(server)
+        return 0 if url.is_unix else int(server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop serving and close every connection."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.close()
+        for server in self._servers:
+            await server.wait_closed()
+
+    def _connect(self) -> _Connection:
+        return _Connection(self._answer, self._connections)
+
+    async def _answer(self, method: str, target: str) -> _Response:
+        parts = urlsplit(target)
+        path = unquote(parts.path)
+        query = parse_qs(parts.query, keep_blank_values=True)
+        if path == "/metrics":
+            return _Response(200, self._render_metrics(), _METRICS)
+        if path not in ("/health", "/version") and not path.startswith(("/livez", "/readyz")):
+            return _not_found()
+        if method != "GET":
+            return _Response(405, b"Method Not Allowed\n", allow="GET")
+        if path == "/version":
+            return _Response(200, _version(), _JSON)
+        if path == "/health":
+            return await self._health(query)
+        return await self._checks(path, query)
+
+    async def _health(self, query: Mapping[str, list[str]]) -> _Response:
+        answer = await self._probes.health(
+            serializable=query.get("serializable", [""])[0].lower() == "true",
+            excluded_alarms=query.get("exclude", ()),
+        )
+        body = json.dumps(
+            {"health": "true" if answer.is_healthy else "false", "reason": answer.reason},
+            separators=(",", ":"),
+        ).encode()
+        return _Response(200, body) if answer.is_healthy else _Response(503, body + b"\n")
+
+    async def _checks(self, path: str, query: Mapping[str, list[str]]) -> _Response:
+        _, group, *rest = path.split("/")
+        groups = {"livez": self._probes.live_checks, "readyz": self._probes.ready_checks}
+        checks: Mapping[str, Check] | None = groups.get(group)
+        if checks is None or len(rest) > 1:
+            return _not_found()
+        if rest and rest[0]:
+            if rest[0] not in checks:
+                return _not_found()
+            checks = {rest[0]: checks[rest[0]]}
+        results = await self._probes.run(checks, excluded=query.get("exclude", ()))
+        lines = "".join(_line(result) for result in results)
+        if any(result.failure for result in results):
+            logger.warning("probe failed", extra={"path": path, "checks": lines})
+            return _Response(503, (lines + "\n").encode())
+        return _Response(200, ((lines if "verbose" in query else "") + "ok\n").encode())
+
+
+def _line(result: CheckResult) -> str:
+    return f"[-]{result.name} failed: {result.failure}\n" if result.failure else f"[+]{result.name} ok\n"
+
+
+def _not_found() -> _Response:
+    return _Response(404, b"404 page not found\n")
+
+
+def _version() -> bytes:
+    return json.dumps(
+        {"etcdserver": ETCD_VERSION, "etcdcluster": CLUSTER_VERSION, "storage": STORAGE_VERSION},
+        separators=(",", ":"),
+    ).encode()
+
+
+class _Connection(asyncio.Protocol):
+    """One client's connection: requests one after the other, each answered by a task."""
+
+    def __init__(
+        self, answer: Callable[[str, str], Awaitable[_Response]], connections: set[_Connection]
+    ) -> None:
+        self._answer = answer
+        self._connections = connections
+        self._http = h11.Connection(h11.SERVER)
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._request: h11.Request | None = None
+        self._body_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._connections.add(self)
+        self._restart_idle_timer()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.discard(self)
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._http.receive_data(data)
+        except h11.RemoteProtocolError:
+            self.close()
+            return
+        self._proceed()
+
+    def eof_received(self) -> bool | None:
+        return None
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _proceed(self) -> None:
+        """Take what has arrived, until a request is complete or more must come."""
+        while self._task is None:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                self._refuse(error.error_status_hint)
+                return
+            if event is h11.NEED_DATA or event is h11.PAUSED:
+                return
+            if isinstance(event, h11.Request):
+                self._request = event
+                self._body_bytes = 0
+            elif isinstance(event, h11.Data):
+                self._body_bytes += len(event.data)
+                if self._body_bytes > MAX_BODY_BYTES:
+                    self._refuse(413)
+                    return
+            elif isinstance(event, h11.EndOfMessage) and self._request is not None:
+                self._task = asyncio.get_running_loop().create_task(self._respond(self._request))
+            else:
+                self.close()
+                return
+
+    async def _respond(self, request: h11.Request) -> None:
+        method = request.method.decode("ascii")
+        try:
+            response = await self._answer(method, request.target.decode("ascii"))
+        except Exception:
+            logger.exception("HTTP request failed", extra={"target": request.target.decode("ascii")})
+            response = _Response(500, b"Internal Server Error\n")
+        self._send(response, is_head=method == "HEAD")
+        self._task = None
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            self._restart_idle_timer()
+            self._proceed()
+        else:
+            self.close()
+
+    def _refuse(self, status: int) -> None:
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._send(_Response(status, http.HTTPStatus(status).phrase.encode() + b"\n"), is_head=False)
+        self.close()
+
+    def _send(self, response: _Response, *, is_head: bool) -> None:
+        assert self._transport is not None
+        headers = [
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+        if response.allow:
+            headers.append(("Allow", response.allow))
+        reason = http.HTTPStatus(response.status).phrase.encode()
+        head = h11.Response(status_code=response.status, headers=headers, reason=reason)
+        parts = [self._http.send(head)]
+        if not is_head:
+            parts.append(self._http.send(h11.Data(data=response.body)))
+        parts.append(self._http.send(h11.EndOfMessage()))
+        self._transport.write(b"".join(part for part in parts if part))
+
+    def _restart_idle_timer(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self._task is None:
+            self.close()
+        else:
+            self._restart_idle_timer()
