@@ -12,6 +12,7 @@ What plyvel or LevelDB would do differently from the engine protocol, and what i
 - A synced write syncs the current log file only.  Unsynced writes in the log file before it (LevelDB
   changes files when its write buffer is full) may be lost to a power failure that spares the later
   ones.  ``sync`` therefore syncs all log files, oldest first.
+- An end of a log file that is damaged rather than cut short is dropped: ``leveldb_files`` looks first.
 - With ``create_if_missing`` LevelDB puts a new database over the files of one whose CURRENT is gone.
   So creating and opening are separate here.
 """
@@ -31,6 +32,7 @@ from kvnode.storage.errors import (
     StorageFullError,
     StorageLockedError,
 )
+from kvnode.storage.leveldb_files import check_files
 
 __all__ = [
     "LOG_OPTIONS",
@@ -64,6 +66,9 @@ class LevelDbOptions:
     #: 10 bits a key give 1 % false positives.  0: no filter.
     bloom_bits_per_key: int
     is_compressed: bool
+    #: Batches may be missing between others, as after power loss when some were synced and some were
+    #: not: the reader above checks for itself.  Else a database with such a gap is refused.
+    allows_gaps: bool = False
 
 
 #: The raft log: written once, read rarely, deleted soon.  Compression and filters would be wasted.
@@ -74,6 +79,7 @@ LOG_OPTIONS: Final = LevelDbOptions(
     max_open_files=200,
     bloom_bits_per_key=0,
     is_compressed=False,
+    allows_gaps=True,
 )
 #: The state: inserts in key order, point reads by exact revision, scans for watches.
 STATE_OPTIONS: Final = LevelDbOptions(
@@ -295,6 +301,8 @@ class LevelDbEngines:
 
 
 def _open(path: str, options: LevelDbOptions, *, create: bool) -> Any:
+    if not create:
+        check_files(Path(path), allows_gaps=options.allows_gaps)
     try:
         return plyvel.DB(
             path,
