@@ -32,6 +32,7 @@ class DropReason(StrEnum):
 
     NO_LEADER = "no leader"
     TRANSFERRING = "leadership is being transferred"
+    LEAVING = "this leader is no longer a voter and steps down"
     TOO_MUCH_UNCOMMITTED = "too many uncommitted bytes"
     CONF_CHANGE_PENDING = "an earlier membership change is not applied yet"
 

@@ -110,7 +110,10 @@ def handle_heartbeat(state: RaftState, message: Heartbeat) -> None:
 
 
 def handle_snapshot(state: RaftState, message: InstallSnapshot) -> None:
-    """Continue from a snapshot that the shell has received, unless the log is further already."""
+    """Continue from a snapshot that the shell has received, unless the log is further already.
+
+    A joining member need not be part of the snapshot's membership: the entry that adds it may follow.
+    """
     log, metadata = state.log, message.metadata
     refusal = _snapshot_refusal(state, message)
     if refusal is None:
@@ -129,8 +132,6 @@ def _snapshot_refusal(state: RaftState, message: InstallSnapshot) -> str | None:
     log, metadata = state.log, message.metadata
     if metadata.index <= log.commit_index:
         return "the log is committed further"
-    if state.member_id not in metadata.conf_state.voters + metadata.conf_state.learners:
-        return "this member is not part of it"
     if log.matches(metadata.index, metadata.term):
         log.commit_to(metadata.index)
         return "the log holds its last entry"

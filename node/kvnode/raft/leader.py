@@ -110,6 +110,7 @@ def _handle_heartbeat_response(state: RaftState, message: HeartbeatResponse) -> 
         _check_loss(state, message.from_id, progress)
     if message.context:
         reading.confirm(state, message.from_id, message.context)
+        membership.maybe_leave(state)
 
 
 def _check_loss(state: RaftState, from_id: MemberId, progress: Progress) -> None:
@@ -143,6 +144,8 @@ def report_snapshot(state: RaftState, member_id: MemberId, *, ok: bool) -> None:
 
 def persisted(state: RaftState) -> None:
     """Count the leader's own copy, durable only now (Raft thesis 10.2.1)."""
+    if state.pending_conf_index:
+        state.dirty = True  # a commit index that was withheld may go out
     own = state.tracker.progress.get(state.member_id)
     if own is not None and own.advance(state.log.stable_index):
         maybe_commit(state)
@@ -191,6 +194,8 @@ def propose_conf_change(state: RaftState, change: ConfChange) -> None:
 def _check_accepting(state: RaftState) -> None:
     if state.lead_transferee != NO_MEMBER:
         raise ProposalDroppedError(DropReason.TRANSFERRING, leader_id=state.leader_id)
+    if state.is_leaving:
+        raise ProposalDroppedError(DropReason.LEAVING, leader_id=state.leader_id)
 
 
 def _handle_proposal(state: RaftState, message: Propose | ProposeConfChange) -> None:

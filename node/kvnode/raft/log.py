@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from kvnode.raft.errors import CompactedError, RaftInvariantError, UnavailableError
 from kvnode.raft.storage import LogStorage
-from kvnode.raft.types import Entry, Index, SnapshotMetadata, Term
+from kvnode.raft.types import Entry, EntryKind, Index, SnapshotMetadata, Term
 
 __all__ = ["Log"]
 
@@ -31,6 +31,8 @@ class Log:
         "_window_first",
         "applied_index",
         "commit_index",
+        "conf_barrier",
+        "durable_commit",
         "handed_index",
         "issued_index",
         "last_index",
@@ -67,6 +69,13 @@ class Log:
         self.issued_index = last
         """Durable, or in the Persist under way and still wanted."""
         self.commit_index = min(max(commit_index, applied), last)
+        self.durable_commit = max(commit_index, applied)
+        """The newest commit index that a restart would know of."""
+        self.conf_barrier: Index = 0
+        """A committed membership change that waits for durable_commit; 0: none.
+
+        A member must not forget a membership that it has counted by: after a change from two voters to one
+        it would wait for the other's vote for ever."""
         self.handed_index = applied
         """Given to the shell for applying."""
         self.applied_index = applied
@@ -231,6 +240,7 @@ class Log:
         self.last_index = self.stable_index = self.issued_index = metadata.index
         self.last_term = metadata.term
         self.commit_index = metadata.index
+        self.conf_barrier = 0
         self.pending_snapshot = metadata
         self.snapshot_issued = False
 
@@ -254,27 +264,46 @@ class Log:
             self.pending_snapshot is not None and not self.snapshot_issued
         )
 
-    def persisted(self) -> None:
-        """Take note that the Persist under way is durable."""
+    def persisted(self, durable_commit: Index) -> None:
+        """Take note that the Persist under way is durable, and with it this commit index."""
         self.stable_index = self.issued_index
+        self.durable_commit = max(self.durable_commit, durable_commit)
+        if self.conf_barrier <= self.durable_commit:
+            self.conf_barrier = 0
         if self.pending_snapshot is not None and self.snapshot_issued:
             self.handed_index = self.applied_index = self.pending_snapshot.index
             self.pending_snapshot = None
             self.snapshot_issued = False
 
     def has_committed(self) -> bool:
-        """Say whether ``take_committed`` would return anything."""
-        return min(self.commit_index, self.stable_index) > self.handed_index and self.pending_snapshot is None
+        """Say whether ``take_committed`` may return anything."""
+        return self._takeable_index() > self.handed_index and self.pending_snapshot is None
+
+    def _takeable_index(self) -> Index:
+        index = min(self.commit_index, self.stable_index)
+        return min(index, self.conf_barrier - 1) if self.conf_barrier else index
 
     def take_committed(self, max_bytes: int) -> tuple[tuple[Entry, ...], int]:
         """Return the next entries to apply and the bytes of their data, and regard them as handed out."""
         if not self.has_committed():
             return _NOTHING, 0
-        hi = min(self.commit_index, self.stable_index)
-        entries, size_bytes = self.slice(self.handed_index + 1, hi, max_bytes)
+        entries, size_bytes = self.slice(self.handed_index + 1, self._takeable_index(), max_bytes)
+        if entries[-1].index > self.durable_commit:
+            entries = self._before_barrier(entries)
+            if not entries:
+                return _NOTHING, 0
         self.handed_index = entries[-1].index
         self._trim()
         return entries, size_bytes
+
+    def _before_barrier(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Hold back a membership change, and all after it, until its commitment is durable."""
+        change = EntryKind.CONF_CHANGE
+        for count, entry in enumerate(entries):
+            if entry[2] is change and entry.index > self.durable_commit:
+                self.conf_barrier = entry.index
+                return entries[:count]
+        return entries
 
     def applied(self, index: Index) -> None:
         """Take note of the shell's progress; an older report than the last changes nothing.

@@ -2,15 +2,16 @@
 
 from kvnode.raft import reading
 from kvnode.raft.confchange import changed
-from kvnode.raft.errors import DropReason, ProposalDroppedError
+from kvnode.raft.errors import ConfChangeError, DropReason, ProposalDroppedError
 from kvnode.raft.events import ConfChanged, TransferAborted
 from kvnode.raft.progress import ProgressState
+from kvnode.raft.reads import ReadRequest
 from kvnode.raft.ready import Role
-from kvnode.raft.replication import flush, maybe_commit, send_append
+from kvnode.raft.replication import maybe_commit, send_append
 from kvnode.raft.state import RaftState
 from kvnode.raft.types import NO_MEMBER, ConfChange, ConfChangeKind, ConfState
 
-__all__ = ["apply_conf_change", "check_proposal"]
+__all__ = ["apply_conf_change", "check_proposal", "maybe_leave"]
 
 
 def check_proposal(state: RaftState, change: ConfChange) -> None:
@@ -25,7 +26,13 @@ def check_proposal(state: RaftState, change: ConfChange) -> None:
     """
     if state.pending_conf_index > state.log.applied_index or not state.committed_in_term():
         raise ProposalDroppedError(DropReason.CONF_CHANGE_PENDING, leader_id=state.leader_id)
-    changed(state.tracker.conf_state, change)
+    after = changed(state.tracker.conf_state, change)
+    if state.member_id not in after.voters and len(state.tracker.conf_state.voters) == 2:
+        # The other voter holds the change as soon as it is committed, but does not know that; should this
+        # member be lost before telling it, the other could never win its vote.
+        raise ConfChangeError(
+            "it leads one of two voters; transfer leadership first", member_id=change.member_id
+        )
 
 
 def apply_conf_change(state: RaftState, change: ConfChange) -> ConfState:
@@ -65,13 +72,27 @@ def _lead_on(state: RaftState) -> None:
     tracker = state.tracker
     state.dirty = True
     if not tracker.is_voter(state.member_id):
-        # The others must hear that the change is committed, or they would elect by the old membership.
-        flush(state)
-        state.become_follower(state.term, NO_MEMBER)
-        return
+        _start_leaving(state)
     # A smaller quorum may be satisfied already.
     maybe_commit(state)
     reading.release(state)
     if state.lead_transferee != NO_MEMBER and not tracker.is_voter(state.lead_transferee):
         state.events.append(TransferAborted(state.term, state.lead_transferee))
         state.lead_transferee = NO_MEMBER
+
+
+def _start_leaving(state: RaftState) -> None:
+    """Lead on, without a voice, until the voters know the commit index (Raft thesis 4.2.2).
+
+    If the leader left at once, the others might still count by the old membership, and a single remaining
+    voter would need the vote of a member that is gone.  A read of its own tells when they know: its
+    heartbeats carry the commit index.
+    """
+    state.is_leaving = True
+    state.reads.add(state.log.commit_index, ReadRequest(NO_MEMBER, b""))
+
+
+def maybe_leave(state: RaftState) -> None:
+    """Step down if the voters have heard what ``_start_leaving`` waits for."""
+    if state.is_replaced:
+        state.become_follower(state.term, NO_MEMBER)

@@ -39,7 +39,7 @@ class RawNode:
             RaftInvariantError: config.applied_index does not fit the log.
         """
         state = self._state = RaftState(config, storage)
-        self._issued = HardState(state.term, state.vote, state.log.commit_index)
+        self._issued = HardState(state.term, state.vote, state.log.durable_commit)
         """The hard state on disk, or in the Persist under way."""
         self._writing = False
         """A Persist is under way."""
@@ -166,8 +166,9 @@ class RawNode:
         state = self._state
         if state.dirty:
             replication.flush(state)
-        persist = None if self._writing else self._take_persist()
+        # Before the persist: a membership change found here wants its commitment in it.
         committed, size_bytes = state.log.take_committed(state.config.max_committed_bytes_per_ready)
+        persist = None if self._writing else self._take_persist()
         if committed and state.uncommitted_bytes:
             state.uncommitted_bytes = max(0, state.uncommitted_bytes - size_bytes)
         soft_state = None
@@ -189,9 +190,15 @@ class RawNode:
         return ready
 
     def _has_unwritten(self) -> bool:
-        """Say whether a write is due; a new commit index alone is not worth one."""
+        """Say whether a write is due; a new commit index is worth one only if it changes members."""
         state, issued = self._state, self._issued
-        return state.log.has_unwritten() or state.term != issued.term or state.vote != issued.vote
+        return (
+            state.log.has_unwritten()
+            or state.term != issued.term
+            or state.vote != issued.vote
+            or state.log.conf_barrier > issued.commit
+            or (state.role is Role.LEADER and replication.withholds_commit(state, issued.commit))
+        )
 
     def _take_persist(self) -> Persist | None:
         state = self._state
@@ -221,7 +228,7 @@ class RawNode:
             raise RaftInvariantError("no Persist is under way")
         self._writing = False
         state = self._state
-        state.log.persisted()
+        state.log.persisted(self._issued.commit)
         if state.role is Role.LEADER:
             leader.persisted(state)
         else:

@@ -50,6 +50,8 @@ def release(state: RaftState) -> None:
     for index, read in state.reads.release(state.tracker.conf_state.voters, state.member_id):
         if read.from_id == state.member_id:
             state.read_states.append(ReadState(index, read.context))
+        elif read.from_id == NO_MEMBER:
+            state.is_replaced = True  # the read that membership._start_leaving waits for
         else:
             state.messages.append(
                 ReadIndexResponse(state.member_id, read.from_id, state.term, index, read.context)

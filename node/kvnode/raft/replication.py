@@ -10,9 +10,17 @@ from kvnode.raft.events import SnapshotRequested
 from kvnode.raft.messages import AppendEntries, Heartbeat, InstallSnapshot
 from kvnode.raft.progress import Progress, ProgressState
 from kvnode.raft.state import RaftState
-from kvnode.raft.types import MemberId
+from kvnode.raft.types import Index, MemberId
 
-__all__ = ["broadcast_heartbeat", "flush", "maybe_commit", "send_append", "send_appends"]
+__all__ = [
+    "announced_commit",
+    "broadcast_heartbeat",
+    "flush",
+    "maybe_commit",
+    "send_append",
+    "send_appends",
+    "withholds_commit",
+]
 
 
 def flush(state: RaftState) -> None:
@@ -21,7 +29,7 @@ def flush(state: RaftState) -> None:
     if state.reads.has_unsent():
         _send_heartbeats(state, voters_only=True)
     last_index = state.log.last_index
-    commit_index = state.log.commit_index
+    commit_index = announced_commit(state)
     for to_id, progress in state.tracker.peers:
         if progress.next_index <= last_index or progress.sent_commit < commit_index:
             send_appends(state, to_id, progress)
@@ -54,12 +62,11 @@ def send_append(state: RaftState, to_id: MemberId, progress: Progress, *, with_e
     except CompactedError:
         _request_snapshot(state, to_id, progress)
         return False
+    commit_index = announced_commit(state)
     state.messages.append(
-        AppendEntries(
-            state.member_id, to_id, state.term, next_index - 1, prev_term, log.commit_index, entries
-        )
+        AppendEntries(state.member_id, to_id, state.term, next_index - 1, prev_term, commit_index, entries)
     )
-    progress.sent_commit = log.commit_index
+    progress.sent_commit = commit_index
     if progress.state is ProgressState.REPLICATE:
         if entries:
             progress.next_index = next_index + len(entries)
@@ -88,7 +95,7 @@ def broadcast_heartbeat(state: RaftState) -> None:
 
 def _send_heartbeats(state: RaftState, *, voters_only: bool) -> None:
     context = state.reads.context()
-    commit_index = state.log.commit_index
+    commit_index = announced_commit(state)
     for to_id, progress in state.tracker.peers:
         if voters_only and progress.is_learner:
             continue
@@ -96,6 +103,23 @@ def _send_heartbeats(state: RaftState, *, voters_only: bool) -> None:
         known = min(progress.match_index, commit_index)
         progress.sent_commit = max(progress.sent_commit, known)
         state.messages.append(Heartbeat(state.member_id, to_id, state.term, known, context))
+
+
+def withholds_commit(state: RaftState, durable_commit: Index) -> bool:
+    """Say whether the commit index must become durable here before others hear of it.
+
+    A member that hears that its removal is committed may leave for good.  If the leader forgot that commit
+    in a crash, it would ask for that member's vote again, and between two voters wait for ever.
+    """
+    return durable_commit < state.pending_conf_index <= state.log.commit_index
+
+
+def announced_commit(state: RaftState) -> Index:
+    """Return the commit index that others may know."""
+    log = state.log
+    if withholds_commit(state, log.durable_commit):
+        return state.pending_conf_index - 1
+    return log.commit_index
 
 
 def maybe_commit(state: RaftState) -> bool:

@@ -35,6 +35,8 @@ class RaftState:
         "election_elapsed_ticks",
         "events",
         "heartbeat_elapsed_ticks",
+        "is_leaving",
+        "is_replaced",
         "lead_transferee",
         "leader_id",
         "log",
@@ -84,6 +86,10 @@ class RaftState:
         self.pending_conf_index: Index = 0
         """No membership change may be proposed before this is applied."""
         self.lead_transferee = NO_MEMBER
+        self.is_leaving = False
+        """No voter any more: steps down once the voters know that this is committed."""
+        self.is_replaced = False
+        """They know."""
         self.uncommitted_bytes = 0
         self.reads = ReadRounds()
 
@@ -144,6 +150,7 @@ class RaftState:
         self.term_start_index = 0
         self.pending_conf_index = 0
         self.lead_transferee = NO_MEMBER
+        self.is_leaving = self.is_replaced = False
         self.uncommitted_bytes = 0
         self.reads = ReadRounds()
 
