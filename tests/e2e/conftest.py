@@ -7,8 +7,6 @@ not there.  ``tests/e2e/run`` prepares the cluster and the environment.
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,10 @@ from pathlib import Path
 import pytest
 from kvtest.e2e.cluster import TOOLS_POD, Cluster
 from kvtest.e2e.diagnostics import describe
-from kvtest.e2e.kubernetes import CommandFailedError, Kubernetes, run
+from kvtest.e2e.faults import Faults
+from kvtest.e2e.kubernetes import CommandFailedError, JsonObject, Kubernetes, run
 from kvtest.e2e.pods import restricted_pod
+from kvtest.e2e.s3 import running_s3
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer, start_writer
 
@@ -146,35 +146,33 @@ def writer(demo: Cluster, tools: None, environment: Environment) -> Writer:
 
 
 @pytest.fixture(scope="session")
-def bucket_endpoint(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An S3 server beside the test, with one bucket named ``backups``."""
+def faults(environment: Environment) -> Faults:
+    if environment.lab is None:
+        pytest.skip("only the lab can stop its nodes and kill what runs in a pod")
+    return Faults(environment.lab)
+
+
+@pytest.fixture(scope="session")
+def safe_node(environment: Environment) -> str:
+    return SAFE_NODE
+
+
+@pytest.fixture(scope="session")
+def bucket(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JsonObject]:
+    """A bucket of an S3 server beside the test, as the target of a snapshot."""
     if environment.host_address is None:
         pytest.skip("pods can't reach a server of the test on this cluster")
-    import boto3  # only here: no other step needs it, and it takes a second to load
-
-    port = 5555
-    log = (tmp_path_factory.mktemp("s3") / "moto.log").open("wb")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", environment.host_address, "-p", str(port)],
-        stdout=log,
-        stderr=log,
-    )
-    url = f"http://{environment.host_address}:{port}"
-    client = boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    try:
-        client.get_waiter  # noqa: B018
-        client.create_bucket(Bucket="backups")
-        yield url
-    finally:
-        server.kill()
-        server.wait()
-        log.close()
+    with running_s3(environment.host_address, tmp_path_factory.mktemp("s3") / "server.log") as server:
+        server.create_bucket("backups")
+        WORKLOAD.apply(server.credentials("bucket-credentials"))
+        yield {
+            "bucket": "backups",
+            "prefix": "demo/",
+            "endpoint": server.url,
+            "region": server.region,
+            "credentialsSecretName": "bucket-credentials",
+            "addressingStyle": "Path",
+        }
 
 
 def _create_namespace(name: str) -> None:

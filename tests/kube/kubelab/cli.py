@@ -9,6 +9,7 @@
     kube exec CMD...         run CMD in the control plane's network namespace, KUBECONFIG set
     kube node-stop NAME      cut a node's power: its kubelet and containers are gone
     kube node-start NAME     bring it back
+    kube pod-kill UID        kill the processes of a pod's containers (SIGKILL); its kubelet restarts them
     kube etcd-stop I         kill one member of the store under the API server
     kube etcd-start I        start it again
     kube down                stop everything that `up` started and remove its state
@@ -133,6 +134,10 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         command.add_argument("name")
         command.set_defaults(run=lambda given, action=action: action(given.name))
+
+    command = commands.add_parser("pod-kill")
+    command.add_argument("uid")
+    command.set_defaults(run=lambda given: nodes.kill_pod(given.uid))
 
     command = commands.add_parser("etcd-stop")
     command.add_argument("index", type=int)

@@ -8,8 +8,11 @@ from kubelab import layout
 from kubelab.shell import run, say, succeeds
 
 BUSYBOX = Path("/bin/busybox")
+PAUSE_MARK = b"2147483647"
+"""The longest sleep; also tells the pause process of a pod from its others."""
+
 OWN_IMAGES = {
-    layout.PAUSE_IMAGE: 'ENTRYPOINT ["/bin/busybox", "sleep", "2147483647"]',
+    layout.PAUSE_IMAGE: f'ENTRYPOINT ["/bin/busybox", "sleep", "{PAUSE_MARK.decode()}"]',
     layout.BUSYBOX_IMAGE: 'RUN ["/bin/busybox", "--install", "-s", "/bin"]',
 }
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from kubelab import images, keys, layout, network
-from kubelab.shell import start, stop, succeeds, wait
+from kubelab.shell import LabError, start, stop, succeeds, wait
 
 CGROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
@@ -87,6 +87,23 @@ def kill_containers(name: str) -> None:
             except ProcessLookupError:
                 continue  # it ended since it was listed
         time.sleep(0.1)
+
+
+def kill_pod(uid: str) -> None:
+    """Kill what runs in a pod, but for the pause process that holds its network.
+
+    Raises:
+        LabError: Nothing of that pod runs here.
+    """
+    killed = 0
+    for group in (CGROUPS / "pids").glob(f"node-*/**/pod{uid}/**/cgroup.procs"):
+        for pid in group.read_text().split():
+            if images.PAUSE_MARK in Path(f"/proc/{pid}/cmdline").read_bytes():
+                continue
+            os.kill(int(pid), signal.SIGKILL)
+            killed += 1
+    if not killed:
+        raise LabError(f"no process of pod {uid} runs here")
 
 
 def remove_cgroups(name: str) -> None:
