@@ -42,7 +42,7 @@ class CommandKind(IntEnum):
     COMPACT = 4
     """CompactionRequest"""
     LEASE_GRANT = 5
-    """LeaseGrantRequest; ID and TTL are already the final ones (see ``checks.complete_lease_grant``)"""
+    """LeaseGrantRequest; the proposer has settled ID and TTL, which members could choose differently"""
     LEASE_REVOKE = 6
     """LeaseRevokeRequest"""
     LEASE_REVOKE_MANY = 7

@@ -1,0 +1,424 @@
+"""One batch of committed entries becomes state, answers and events.
+
+Everything is decided from the entries and the state alone, so that all members reach the same state; what
+only concerns this member (whose answers to build, when to stop) never changes it.  The records and the
+applied index go into one write batch: after a crash the log replays from exactly there.
+
+An error that is no ``KvError`` means that this member can't go on: its memory may be ahead of its disk.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from kvnode.apply.alarms import Alarms
+from kvnode.apply.checks import txn_cost
+from kvnode.apply.commands import COMMAND_HEADER, CommandKind, decode_lease_ids
+from kvnode.apply.errors import (
+    CommandFormatError,
+    CorruptClusterError,
+    MalformedCommandError,
+    NoSpaceError,
+)
+from kvnode.apply.membership import (
+    MemberChange,
+    MemberRecord,
+    Membership,
+    decode_member_attributes,
+    decode_member_change,
+)
+from kvnode.apply.txn import check_branch, choose_branch, execute_branch
+from kvnode.apply.writes import KeyWriter
+from kvnode.lease.errors import LeaseError
+from kvnode.lease.lessor import Lessor
+from kvnode.mvcc.events import RevisionChanges
+from kvnode.mvcc.store import Store
+from kvnode.pb.rpc_pb2 import (
+    AlarmRequest,
+    AlarmResponse,
+    AlarmType,
+    CompactionRequest,
+    CompactionResponse,
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    LeaseCheckpointRequest,
+    LeaseCheckpointResponse,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    Member,
+    MemberAddResponse,
+    MemberPromoteResponse,
+    MemberRemoveResponse,
+    MemberUpdateResponse,
+    PutRequest,
+    PutResponse,
+    TxnRequest,
+    TxnResponse,
+)
+from kvnode.raft.types import (
+    ConfChange,
+    ConfChangeKind,
+    ConfState,
+    Entry,
+    EntryKind,
+    Index,
+    Term,
+    decode_conf_change,
+)
+from kvnode.status import KvError
+from kvnode.storage.engine import Engine, ReadView, WriteBatch
+from kvnode.storage.keyspace import meta_key
+
+__all__ = [
+    "APPLIED_KEY",
+    "AppliedBatch",
+    "AppliedPosition",
+    "Applier",
+    "ApplyResult",
+    "encode_applied",
+    "member_message",
+    "read_applied",
+]
+
+#: Meta value: index and term of the last applied entry.
+APPLIED_KEY: Final = meta_key("applied")
+_APPLIED: Final = struct.Struct(">QQ")
+
+ApplyResult: TypeAlias = Message | KvError
+_M = TypeVar("_M", bound=Message)
+
+
+class AppliedPosition(NamedTuple):
+    """The last applied entry."""
+
+    index: Index  # type: ignore[assignment]  # raft's word; tuple.index is never used
+    term: Term
+
+
+class AppliedBatch(NamedTuple):
+    """What one call of ``Applier.apply`` did."""
+
+    #: Index of the last entry applied so far.
+    last_index: Index
+    #: Answers to the requests of this process: (request ID, response or error).  A response has its
+    #: header's revision set and nothing else of it.
+    results: list[tuple[int, ApplyResult]]
+    #: For the watch hub, in order of revision.
+    changes: list[RevisionChanges]
+    #: The accepted membership changes, to be handed to raft in this order.  A refused one is not here:
+    #: for raft its entry changes nothing.
+    conf_changes: list[ConfChange]
+    membership_changed: bool
+    alarms_changed: bool
+    #: This member is no longer one.
+    is_removed: bool
+
+
+def encode_applied(index: Index, term: Term) -> bytes:
+    """Return the stored value of ``APPLIED_KEY``."""
+    return _APPLIED.pack(index, term)
+
+
+def read_applied(engine: ReadView) -> AppliedPosition:
+    """Return the last applied entry of a state database; zeroes in an empty one."""
+    value = engine.get(APPLIED_KEY)
+    return AppliedPosition(0, 0) if value is None else AppliedPosition(*_APPLIED.unpack(value))
+
+
+def member_message(record: MemberRecord) -> Member:
+    """Return a member as it is listed on the wire."""
+    return Member(
+        ID=record.id,
+        name=record.name,
+        peerURLs=record.peer_urls,
+        clientURLs=record.client_urls,
+        isLearner=record.is_learner,
+    )
+
+
+class Applier:
+    """The state machine of one member.
+
+    Opening reads the whole state and rebuilds the index; nothing is written.
+
+    Args:
+        engine: the state database.
+        is_local: whether a request ID was given out by this process, so that its answer is wanted.
+        member_id: this member; 0 if it does not matter.
+    """
+
+    def __init__(self, engine: Engine, *, is_local: Callable[[int], bool], member_id: int = 0) -> None:
+        self.engine = engine
+        self.store = Store(engine)
+        self.lessor = Lessor.open(engine, self.store.leases)
+        self.membership = Membership.open(engine)
+        self.alarms = Alarms.open(engine)
+        applied = read_applied(engine)
+        self.applied_index: Index = applied.index
+        self.applied_term: Term = applied.term
+        self._is_local = is_local
+        self._member_id = member_id
+        self._writer = KeyWriter(self.store, self.lessor)
+        self._handlers: dict[int, Callable[[bytes, bool], ApplyResult | None]] = {
+            CommandKind.PUT: self._put,
+            CommandKind.DELETE_RANGE: self._delete_range,
+            CommandKind.TXN: self._txn,
+            CommandKind.COMPACT: self._compact,
+            CommandKind.LEASE_GRANT: self._lease_grant,
+            CommandKind.LEASE_REVOKE: self._lease_revoke,
+            CommandKind.LEASE_REVOKE_MANY: self._lease_revoke_many,
+            CommandKind.LEASE_CHECKPOINT: self._lease_checkpoint,
+            CommandKind.ALARM: self._alarm,
+            CommandKind.MEMBER_ATTRIBUTES: self._member_attributes,
+        }
+        self._batch: WriteBatch = engine.batch()
+        self._has_no_space = self.alarms.has_no_space
+        self._is_corrupt = self.alarms.is_corrupt
+        self._membership_changed = False
+        self._alarms_changed = False
+
+    @classmethod
+    def open(cls, engine: Engine, *, is_local: Callable[[int], bool], member_id: int = 0) -> "Applier":
+        """Return the state machine over ``engine``; see the class."""
+        return cls(engine, is_local=is_local, member_id=member_id)
+
+    @property
+    def conf_state(self) -> ConfState:
+        """The membership at the applied index, as raft counts it."""
+        return self.membership.conf_state
+
+    def apply(self, entries: Sequence[Entry], *, sync: bool = False) -> AppliedBatch:
+        """Apply committed entries in order; those that were applied before are skipped.
+
+        Args:
+            entries: as raft hands them out, without gaps.
+            sync: the write batch is on stable storage when this returns.
+
+        Raises:
+            CommandFormatError: an entry of a version to come; the member must stop.
+            StorageError: the state could not be read or written; the member must stop.
+        """
+        batch = self._batch = self.engine.batch()
+        self.store.begin(batch)
+        self._membership_changed = self._alarms_changed = False
+        results: list[tuple[int, ApplyResult]] = []
+        conf_changes: list[ConfChange] = []
+        for entry in entries:
+            if entry.index <= self.applied_index:
+                continue
+            if entry.kind is EntryKind.CONF_CHANGE:
+                self._conf_change(decode_conf_change(entry.data), results, conf_changes)
+            elif entry.data:
+                self._commands(entry.data, results)
+            self.applied_index = entry.index
+            self.applied_term = entry.term
+        batch.put(APPLIED_KEY, _APPLIED.pack(self.applied_index, self.applied_term))
+        changes = self.store.seal()
+        self.engine.write(batch, sync=sync)
+        self.store.end()
+        return AppliedBatch(
+            self.applied_index,
+            results,
+            changes,
+            conf_changes,
+            self._membership_changed,
+            self._alarms_changed,
+            bool(conf_changes) and self.membership.is_removed(self._member_id),
+        )
+
+    def _commands(self, data: bytes, results: list[tuple[int, ApplyResult]]) -> None:
+        # decode_commands written out: this loop runs for every write on every member.
+        handlers = self._handlers
+        is_local = self._is_local
+        unpack = COMMAND_HEADER.unpack_from
+        header_size = COMMAND_HEADER.size
+        position, end = 0, len(data)
+        while position < end:
+            start = position + header_size
+            if start > end:
+                raise CommandFormatError(f"{end - position} bytes left where a command should begin")
+            kind, request_id, length = unpack(data, position)
+            position = start + length
+            handler = handlers.get(kind)
+            if handler is None or position > end:
+                raise CommandFormatError(f"a command of kind {kind} and {length} bytes")
+            wants_answer = is_local(request_id)
+            try:
+                result = handler(data[start:position], wants_answer)
+            except KvError as error:
+                result = error
+            if wants_answer and result is not None:
+                results.append((request_id, result))
+
+    # One method per kind.  Each either changes nothing and raises or returns a KvError, or does the whole
+    # command; the response is built only if it is wanted.
+
+    def _put(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        if self._is_corrupt or self._has_no_space:
+            return self._alarmed()
+        request = _parse(PutRequest, payload)
+        if request.lease or request.ignore_value or request.ignore_lease:
+            refusal = self._writer.refusal(request)
+            if refusal is not None:
+                return refusal
+        response = PutResponse() if wants_answer else None
+        self._writer.put(request, response)
+        self.store.commit()
+        return response
+
+    def _delete_range(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        if self._is_corrupt:
+            return self._alarmed()
+        request = _parse(DeleteRangeRequest, payload)
+        response = DeleteRangeResponse() if wants_answer else None
+        self._writer.delete_range(request, response)
+        self.store.commit()
+        return response
+
+    def _txn(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        if self._is_corrupt:
+            return self._alarmed()
+        request = _parse(TxnRequest, payload)
+        if self._has_no_space and txn_cost(request) > 0:
+            return self._alarmed()
+        branch = choose_branch(self.store, request)
+        check_branch(self.store, branch, self._writer.refusal)
+        response = TxnResponse() if wants_answer else None
+        execute_branch(self.store, branch, self._writer, response)
+        revision = self.store.commit()
+        if response is not None:
+            response.header.revision = revision
+        return response
+
+    def _compact(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        if self._is_corrupt:
+            return self._alarmed()
+        self.store.compact(_parse(CompactionRequest, payload).revision)
+        if not wants_answer:
+            return None
+        response = CompactionResponse()
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _lease_grant(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        if self._is_corrupt or self._has_no_space:
+            return self._alarmed()
+        request = _parse(LeaseGrantRequest, payload)
+        lease = self.lessor.grant(request.ID, request.TTL, self._batch)
+        if not wants_answer:
+            return None
+        response = LeaseGrantResponse(ID=lease.id, TTL=lease.ttl_s)
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _lease_revoke(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        if self._is_corrupt:
+            return self._alarmed()
+        self._revoke(_parse(LeaseRevokeRequest, payload).ID)
+        if not wants_answer:
+            return None
+        response = LeaseRevokeResponse()
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _lease_revoke_many(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        if self._is_corrupt:
+            return self._alarmed()
+        for lease_id in decode_lease_ids(payload):
+            try:
+                self._revoke(lease_id)
+            except LeaseError:
+                continue  # revoked by a client, or by an entry before
+        if not wants_answer:
+            return None
+        response = LeaseRevokeResponse()
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _lease_checkpoint(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        request = _parse(LeaseCheckpointRequest, payload)
+        for checkpoint in request.checkpoints:
+            self.lessor.checkpoint(checkpoint.ID, checkpoint.remaining_TTL, self._batch)
+        if not wants_answer:
+            return None
+        response = LeaseCheckpointResponse()
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _alarm(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        request = _parse(AlarmRequest, payload)
+        pairs: list[tuple[int, int]] = []
+        pair = (request.memberID, request.alarm)
+        if request.action == AlarmRequest.AlarmAction.GET:
+            pairs = self.alarms.raised(request.alarm)
+        elif request.action == AlarmRequest.AlarmAction.ACTIVATE:
+            if request.alarm != AlarmType.NONE:
+                self.alarms.activate(*pair, self._batch)
+                pairs = [pair]
+        elif request.action == AlarmRequest.AlarmAction.DEACTIVATE and self.alarms.deactivate(
+            *pair, self._batch
+        ):
+            pairs = [pair]
+        if pairs and request.action != AlarmRequest.AlarmAction.GET:
+            self._alarms_changed = True
+            self._has_no_space = self.alarms.has_no_space
+            self._is_corrupt = self.alarms.is_corrupt
+        if not wants_answer:
+            return None
+        response = AlarmResponse()
+        for member_id, alarm in pairs:
+            response.alarms.add(memberID=member_id, alarm=AlarmType.ValueType(alarm))
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _member_attributes(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        attributes = decode_member_attributes(payload)
+        refusal = self.membership.check_attributes(attributes)
+        if refusal is not None:
+            return refusal
+        self.membership.apply_attributes(attributes, self._batch)
+        self._membership_changed = True
+        return MemberUpdateResponse(members=self._members()) if wants_answer else None
+
+    def _conf_change(
+        self, change: ConfChange, results: list[tuple[int, ApplyResult]], accepted: list[ConfChange]
+    ) -> None:
+        described = decode_member_change(change)
+        refusal = self.membership.check(described)
+        if refusal is None:
+            self.membership.apply(described, self._batch)
+            self._membership_changed = True
+            accepted.append(change)
+        if self._is_local(described.request_id):
+            results.append((described.request_id, refusal or self._change_response(described)))
+
+    def _change_response(self, change: MemberChange) -> Message:
+        if change.kind is ConfChangeKind.REMOVE:
+            return MemberRemoveResponse(members=self._members())
+        if change.is_promotion:
+            return MemberPromoteResponse(members=self._members())
+        added = member_message(self.membership.members[change.member_id])
+        return MemberAddResponse(member=added, members=self._members())
+
+    def _members(self) -> list[Member]:
+        return [member_message(record) for record in self.membership.sorted()]
+
+    def _revoke(self, lease_id: int) -> None:
+        keys = self.lessor.revoke(lease_id, self._batch)
+        self._writer.delete(keys)
+        self.store.commit()
+
+    def _alarmed(self) -> KvError:
+        return CorruptClusterError() if self._is_corrupt else NoSpaceError()
+
+
+def _parse(message_type: type[_M], payload: bytes) -> _M:
+    # Here and not around the whole command: a stored record that can't be parsed is another matter.
+    try:
+        return message_type.FromString(payload)
+    except DecodeError as error:
+        raise MalformedCommandError from error

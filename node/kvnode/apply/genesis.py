@@ -1,0 +1,34 @@
+"""The first state of a cluster, the same on every founding member."""
+
+from collections.abc import Sequence
+
+from kvnode.apply.applier import APPLIED_KEY, encode_applied
+from kvnode.apply.membership import MemberRecord, Membership, write_members
+from kvnode.raft.types import ConfState, Index, SnapshotMetadata, Term
+from kvnode.storage.engine import Engine
+
+__all__ = ["GENESIS_INDEX", "GENESIS_TERM", "write_genesis"]
+
+#: Every founding member starts as if from a snapshot here, so that the log's first entry is one above.
+GENESIS_INDEX: Index = 1
+GENESIS_TERM: Term = 1
+
+
+def write_genesis(engine: Engine, cluster_id: int, members: Sequence[MemberRecord]) -> SnapshotMetadata:
+    """Fill an empty state database with a cluster's first membership; synced when it returns.
+
+    Args:
+        engine: an empty state database.
+        cluster_id: of the new cluster.
+        members: all founding members, learners among them.
+
+    Returns:
+        Where the log of the member begins.
+    """
+    membership = Membership(cluster_id, members, ())
+    conf_state: ConfState = membership.conf_state
+    batch = engine.batch()
+    write_members(batch, cluster_id, membership.sorted(), conf_state)
+    batch.put(APPLIED_KEY, encode_applied(GENESIS_INDEX, GENESIS_TERM))
+    engine.write(batch, sync=True)
+    return SnapshotMetadata(GENESIS_INDEX, GENESIS_TERM, conf_state)

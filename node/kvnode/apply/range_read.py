@@ -1,0 +1,183 @@
+"""Range against the store, at the current or an older revision.
+
+An answer is put together from the stored records' own bytes; only what must look inside a record (sorting
+by value, filtering by creation at an old revision) parses it.
+"""
+
+from collections.abc import Iterable
+from itertools import islice
+from operator import itemgetter
+from typing import Final, NamedTuple, TypeAlias
+
+from kvnode.apply.ranges import stop_of
+from kvnode.mvcc.records import encode_record, parse_record, varint
+from kvnode.mvcc.revision import MAIN_SHIFT
+from kvnode.mvcc.store import Store
+from kvnode.pb.rpc_pb2 import RangeRequest, RangeResponse
+
+__all__ = ["encode_range", "execute_range"]
+
+_NONE: Final = RangeRequest.SortOrder.NONE
+_DESCEND: Final = RangeRequest.SortOrder.DESCEND
+_BY_KEY: Final = RangeRequest.SortTarget.KEY
+_BY_VERSION: Final = RangeRequest.SortTarget.VERSION
+_BY_CREATE: Final = RangeRequest.SortTarget.CREATE
+_BY_MOD: Final = RangeRequest.SortTarget.MOD
+
+#: A key and its packed revision.
+_Version: TypeAlias = tuple[bytes, int]
+
+
+class _Found(NamedTuple):
+    versions: list[_Version]
+    total: int
+    has_more: bool
+
+
+def execute_range(store: Store, request: RangeRequest) -> RangeResponse:
+    """Return the answer to a checked range; its header holds the store's revision.
+
+    Raises:
+        FutureRevisionError, CompactedError: the asked revision can't be read.
+    """
+    response = RangeResponse.FromString(encode_range(store, request))
+    response.header.revision = store.read_revision
+    return response
+
+
+def encode_range(store: Store, request: RangeRequest) -> bytes:
+    """Return the serialized answer to a checked range, without its header.
+
+    A serialized message with nothing but the header, put in front, completes it.  Raises as
+    ``execute_range``.
+    """
+    revision = request.revision
+    is_latest = True
+    if revision > 0:
+        store.check_revision(revision)
+        is_latest = revision == store.read_revision
+    found = _find(store, request, None if is_latest else revision)
+    parts: list[bytes] = []
+    if not found.versions:
+        pass
+    elif request.keys_only:
+        for key, packed in found.versions:
+            record = _without_value(store, key, packed, is_latest)
+            parts += (b"\x12", varint(len(record)), record)
+    elif len(found.versions) == 1:
+        record = store.record(found.versions[0][1])
+        parts += (b"\x12", varint(len(record)), record)
+    else:
+        read = store.scanned_record
+        for _, packed in found.versions:
+            record = read(packed)
+            parts += (b"\x12", varint(len(record)), record)
+    if found.has_more:
+        parts.append(b"\x18\x01")
+    if found.total:
+        parts += (b"\x20", varint(found.total))
+    return b"".join(parts)
+
+
+def _find(store: Store, request: RangeRequest, revision: int | None) -> _Found:
+    """Return which versions the answer holds; ``revision`` None is the current one."""
+    index = store.index
+    start, range_end = request.key, request.range_end
+    if not range_end:
+        packed = index.latest(start) if revision is None else index.at(start, revision)
+        versions: Iterable[_Version] = [(start, packed)] if packed else []
+        count = 1 if packed else 0
+        is_plain = not _has_filter(request)
+        if request.count_only or not packed:
+            return _Found([], count, False)
+        if is_plain:
+            return _Found([(start, packed)], count, False)
+        stop: bytes | None = None
+    else:
+        stop = stop_of(range_end)
+        if stop is not None and stop <= start:
+            return _Found([], 0, False)
+        count = index.count(start, stop) if revision is None else index.count_at(start, stop, revision)
+        if request.count_only or not count:
+            return _Found([], count, False)
+        is_plain = request.sort_target == _BY_KEY and not _has_filter(request)
+        is_reversed = is_plain and request.sort_order == _DESCEND
+        if revision is None:
+            latest = index.latest
+            versions = ((key, latest(key)) for key in index.keys(start, stop, reverse=is_reversed))
+        else:
+            versions = index.versions_at(start, stop, revision, reverse=is_reversed)
+    limit = request.limit
+    if is_plain:
+        if limit > 0:
+            return _Found(list(islice(versions, limit)), count, count > limit)
+        return _Found(list(versions), count, False)
+    chosen = _filtered_and_sorted(store, request, versions, is_latest=revision is None)
+    if 0 < limit < len(chosen):
+        return _Found(chosen[:limit], count, True)
+    return _Found(chosen, count, False)
+
+
+def _has_filter(request: RangeRequest) -> bool:
+    return bool(
+        request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    )
+
+
+def _filtered_and_sorted(
+    store: Store, request: RangeRequest, versions: Iterable[_Version], *, is_latest: bool
+) -> list[_Version]:
+    """Apply the filters, then the sort; equal ones stay in key order."""
+    min_mod, max_mod = request.min_mod_revision, request.max_mod_revision
+    min_create, max_create = request.min_create_revision, request.max_create_revision
+    target = request.sort_target
+    needs_facts = min_create or max_create or target in (_BY_VERSION, _BY_CREATE)
+    rows: list[tuple[bytes | int, bytes, int]] = []
+    for key, packed in versions:
+        mod = packed >> MAIN_SHIFT
+        if (max_mod and mod > max_mod) or (min_mod and mod < min_mod):
+            continue
+        create = version = 0
+        if needs_facts:
+            create, version = _facts(store, key, packed, is_latest)
+            if (max_create and create > max_create) or (min_create and create < min_create):
+                continue
+        if target == _BY_KEY:
+            sort_by: bytes | int = key
+        elif target == _BY_VERSION:
+            sort_by = version
+        elif target == _BY_CREATE:
+            sort_by = create
+        elif target == _BY_MOD:
+            sort_by = mod
+        else:
+            sort_by = parse_record(store.scanned_record(packed)).value
+        rows.append((sort_by, key, packed))
+    # Order NONE of a target other than the key means ascending, and keys are ascending already.
+    if target != _BY_KEY or request.sort_order == _DESCEND:
+        rows.sort(key=itemgetter(0), reverse=request.sort_order == _DESCEND)
+    return [(key, packed) for _, key, packed in rows]
+
+
+def _facts(store: Store, key: bytes, packed: int, is_latest: bool) -> tuple[int, int]:
+    """Return create revision and version."""
+    if is_latest:
+        _, create_revision, version = store.index.facts(key)
+        return create_revision, version
+    message = parse_record(store.scanned_record(packed))
+    return message.create_revision, message.version
+
+
+def _without_value(store: Store, key: bytes, packed: int, is_latest: bool) -> bytes:
+    """Return the record without its value; from memory alone at the current revision."""
+    if is_latest:
+        create_revision, version = _facts(store, key, packed, True)
+        return encode_record(
+            key, create_revision, packed >> MAIN_SHIFT, version, b"", store.leases.get(key, 0)
+        )
+    message = parse_record(store.scanned_record(packed))
+    message.ClearField("value")
+    return message.SerializeToString()

@@ -1,0 +1,281 @@
+"""Which keys exist, in order, and at which revisions each was changed.
+
+A million keys have to fit into a few hundred megabytes, so there is no object per key.  An entry is
+
+- one integer, the packed revision, for a key with a single retained version that is also its first
+  (most keys of most stores), or
+- a *history*: an array of 64-bit numbers ``[version, create revision, r0, r1, ... rn]`` with the packed
+  revisions in order, deletions among them.  Version and create revision are those of ``rn`` and 0 if
+  that is a deletion; those of older versions stand in the records.
+
+Arrays and integers are invisible to Python's cycle collector, so a big index does not make its pauses
+longer.  Past 2^38 main revisions an array's numbers overflow and the history becomes a plain list.
+
+Example: put at 5, put at 7, delete at 9 and again put at 12 make the history
+``[1, 12, 5.0, 7.0, 9.0t, 12.0]``.
+
+Keys that live at the current revision are in one sorted list, so counts and pages at the current revision
+cost O(log n) plus the page.  Keys that only have a past are in another and matter to reads at old
+revisions alone.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, MutableSequence
+from heapq import merge
+from typing import Final, TypeAlias
+
+from sortedcontainers import SortedList
+
+from kvnode.mvcc.revision import MAIN_SHIFT, NO_REVISION
+
+__all__ = ["KeyIndex"]
+
+History: TypeAlias = MutableSequence[int]
+
+#: Where a history's revisions begin.
+_FIRST: Final = 2
+
+#: Appearances and disappearances of keys that are remembered, to count at recent revisions without
+#: walking the range.  A list that is read in pages pinned to one revision needs the count on each page.
+FLIPS_KEPT: Final = 16_384
+
+
+class KeyIndex:
+    """The ordered index; all answers are packed revisions (see ``revision``), 0 for none."""
+
+    __slots__ = ("_dead", "_entries", "_flips", "_flips_complete_since", "_live")
+
+    def __init__(self) -> None:
+        self._entries: dict[bytes, int | History] = {}
+        self._live: SortedList[bytes] = SortedList()
+        self._dead: SortedList[bytes] = SortedList()
+        #: ``(main, key, +1 or -1)``, oldest first.
+        self._flips: deque[tuple[int, bytes, int]] = deque(maxlen=FLIPS_KEPT)
+        #: The flips after this revision were all recorded, though the oldest may have been dropped.
+        self._flips_complete_since = 0
+
+    def __len__(self) -> int:
+        """The number of live keys."""
+        return len(self._live)
+
+    # Changes.
+
+    def put(self, key: bytes, main: int, packed: int) -> tuple[int, int, int]:
+        """Record a put; returns (create revision, version, the version it replaces or 0)."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = packed
+            self._live.add(key)
+            self._flips.append((main, key, 1))
+            return main, 1, NO_REVISION
+        if isinstance(entry, int):
+            create_revision = entry >> MAIN_SHIFT
+            self._entries[key] = _history([2, create_revision, entry, packed])
+            return create_revision, 2, entry
+        previous = entry[-1]
+        if previous & 1:
+            entry[0] = 1
+            entry[1] = main
+            self._append(key, entry, packed)
+            self._dead.remove(key)
+            self._live.add(key)
+            self._flips.append((main, key, 1))
+            return main, 1, NO_REVISION
+        version = entry[0] + 1
+        entry[0] = version
+        create_revision = entry[1]
+        self._append(key, entry, packed)
+        return create_revision, version, previous
+
+    def delete(self, key: bytes, main: int, packed: int) -> int:
+        """Record the deletion of a live key; returns its last version."""
+        entry = self._entries[key]
+        if isinstance(entry, int):
+            previous = entry
+            self._entries[key] = _history([0, 0, entry, packed])
+        else:
+            previous = entry[-1]
+            entry[0] = 0
+            entry[1] = 0
+            self._append(key, entry, packed)
+        self._live.remove(key)
+        self._dead.add(key)
+        self._flips.append((main, key, -1))
+        return previous
+
+    # Reads at the current revision.
+
+    def latest(self, key: bytes) -> int:
+        """Return the live version of ``key``."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return NO_REVISION
+        if isinstance(entry, int):
+            return entry
+        packed = entry[-1]
+        return NO_REVISION if packed & 1 else packed
+
+    def facts(self, key: bytes) -> tuple[int, int, int]:
+        """Return (packed revision, create revision, version) of a live key; zeroes if there is none."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return 0, 0, 0
+        if isinstance(entry, int):
+            return entry, entry >> MAIN_SHIFT, 1
+        packed = entry[-1]
+        return (0, 0, 0) if packed & 1 else (packed, entry[1], entry[0])
+
+    def keys(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[bytes]:
+        """Yield the live keys with ``start <= key < stop``, without bound if stop is None.
+
+        The index must not change meanwhile.
+        """
+        return self._live.irange(start, stop, inclusive=(True, False), reverse=reverse)
+
+    def count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many live keys there are in the range, in O(log n)."""
+        end = len(self._live) if stop is None else self._live.bisect_left(stop)
+        return max(0, end - self._live.bisect_left(start))
+
+    # Reads at an older revision that is not compacted.
+
+    def at(self, key: bytes, revision: int) -> int:
+        """Return the version of ``key`` that was live at ``revision``."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return NO_REVISION
+        bound = (revision + 1) << MAIN_SHIFT
+        if isinstance(entry, int):
+            return entry if entry < bound else NO_REVISION
+        position = bisect_left(entry, bound, _FIRST)
+        if position == _FIRST:
+            return NO_REVISION
+        packed = entry[position - 1]
+        return NO_REVISION if packed & 1 else packed
+
+    def versions_at(
+        self, start: bytes, stop: bytes | None, revision: int, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, int]]:
+        """Yield (key, version) for the keys of the range that were live at ``revision``."""
+        keys = self._live.irange(start, stop, inclusive=(True, False), reverse=reverse)
+        if self._dead:
+            dead = self._dead.irange(start, stop, inclusive=(True, False), reverse=reverse)
+            keys = merge(keys, dead, reverse=reverse)
+        at = self.at
+        for key in keys:
+            packed = at(key, revision)
+            if packed:
+                yield key, packed
+
+    def count_at(self, start: bytes, stop: bytes | None, revision: int) -> int:
+        """Return how many keys of the range were live at ``revision``.
+
+        Exact at any revision; without walking the range at one since when few keys came and went.
+        """
+        flips = self._flips
+        is_full = len(flips) == FLIPS_KEPT
+        known_since = flips[0][0] if is_full else self._flips_complete_since
+        if revision < known_since:
+            return sum(1 for _ in self.versions_at(start, stop, revision))
+        count = self.count(start, stop)
+        for main, key, step in reversed(flips):
+            if main <= revision:
+                break
+            if start <= key and (stop is None or key < stop):
+                count -= step
+        return count
+
+    def previous(self, key: bytes, packed: int) -> int:
+        """Return the version that the change ``packed`` of ``key`` replaced, if it is retained."""
+        entry = self._entries.get(key)
+        if entry is None or isinstance(entry, int):
+            return NO_REVISION
+        position = bisect_left(entry, packed, _FIRST)
+        if position == _FIRST:
+            return NO_REVISION
+        previous = entry[position - 1]
+        return NO_REVISION if previous & 1 else previous
+
+    def holds(self, key: bytes, packed: int) -> bool:
+        """Whether this change of ``key`` is retained."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return False
+        if isinstance(entry, int):
+            return entry == packed
+        position = bisect_left(entry, packed, _FIRST)
+        return position < len(entry) and entry[position] == packed
+
+    # Compaction.
+
+    def prune(self, key: bytes, compact_revision: int) -> list[int]:
+        """Forget what reads at ``compact_revision`` and later don't need of ``key``; returns it.
+
+        The last change up to the compact revision stays.  If that is a deletion it stays only when it
+        happened exactly there, for a watch that starts there (etcd issue 19179).
+        """
+        entry = self._entries.get(key)
+        if entry is None or isinstance(entry, int):
+            return []
+        position = bisect_left(entry, (compact_revision + 1) << MAIN_SHIFT, _FIRST)
+        if position == _FIRST:
+            return []
+        last = entry[position - 1]
+        kept_from = position if last & 1 and last >> MAIN_SHIFT < compact_revision else position - 1
+        dropped = list(entry[_FIRST:kept_from])
+        if not dropped:
+            return []
+        if kept_from == len(entry):
+            del self._entries[key]
+            self._dead.remove(key)
+            return dropped
+        if len(entry) - kept_from == 1 and entry[0] == 1 and entry[-1] >> MAIN_SHIFT == entry[1]:
+            self._entries[key] = entry[-1]
+        else:
+            # A new array rather than a deletion inside: that would keep the old one's memory.
+            self._entries[key] = _history([entry[0], entry[1], *entry[kept_from:]])
+        return dropped
+
+    # Rebuilding.
+
+    def restore(self, key: bytes, packed: int, create_revision: int, version: int) -> None:
+        """Take the next record in order of revision; ``restored`` must follow the last one."""
+        entry = self._entries.get(key)
+        if packed & 1:
+            create_revision = version = 0
+        if entry is None:
+            is_plain = version == 1 and packed >> MAIN_SHIFT == create_revision
+            self._entries[key] = packed if is_plain else _history([version, create_revision, packed])
+        elif isinstance(entry, int):
+            self._entries[key] = _history([version, create_revision, entry, packed])
+        else:
+            entry[0] = version
+            entry[1] = create_revision
+            self._append(key, entry, packed)
+
+    def restored(self, current_revision: int) -> None:
+        """All records were taken: put the keys in order, at once rather than one by one."""
+        live: list[bytes] = []
+        dead: list[bytes] = []
+        for key, entry in self._entries.items():
+            is_dead = not isinstance(entry, int) and entry[-1] & 1
+            (dead if is_dead else live).append(key)
+        self._live = SortedList(live)
+        self._dead = SortedList(dead)
+        self._flips.clear()
+        self._flips_complete_since = current_revision
+
+    def _append(self, key: bytes, entry: History, packed: int) -> None:
+        try:
+            entry.append(packed)
+        except OverflowError:
+            self._entries[key] = [*entry, packed]
+
+
+def _history(numbers: list[int]) -> History:
+    try:
+        return array("Q", numbers)
+    except OverflowError:
+        return numbers
