@@ -53,6 +53,7 @@ def up(node_count: int, store_command: str | None, store_members: int) -> None:
     for name in names:
         nodes.create_node(name)
     shell.wait("the nodes", lambda: _ready_nodes() == node_count)
+    nodes.write_proxy_config()
     for name in names:
         nodes.start_proxy(name, node=name, netns=name)
     nodes.start_proxy("control", node=names[0], netns=layout.CONTROL_NETNS)

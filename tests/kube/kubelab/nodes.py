@@ -57,8 +57,8 @@ def stop_node(name: str) -> None:
     network.plug(name, connected=False)
 
 
-def start_proxy(name: str, *, node: str, netns: str) -> None:
-    """Start kube-proxy, once the nodes are there: it waits long for one that it can't find."""
+def write_proxy_config() -> None:
+    """Write the settings of every kube-proxy, once: each of them ends when the file is written again."""
     config = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -70,6 +70,10 @@ def start_proxy(name: str, *, node: str, netns: str) -> None:
         "metricsBindAddress": "127.0.0.1:10249",
     }
     (layout.STATE / "proxy.json").write_text(json.dumps(config))
+
+
+def start_proxy(name: str, *, node: str, netns: str) -> None:
+    """Start kube-proxy, once the nodes are there: it waits long for one that it can't find."""
     start(
         f"{name}-proxy",
         *(layout.BIN / "kube-proxy", "--config", layout.STATE / "proxy.json", "--hostname-override", node),
