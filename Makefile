@@ -30,8 +30,9 @@ format: $(VENV)/.installed
 e2e: $(VENV)/.installed ## on a Kubernetes of three nodes, booted here, or on that of KUBECONFIG
 	tests/e2e/run
 
-bench: $(VENV)/.installed
-	$(BIN)/python tests/bench/bench.py
+bench: $(VENV)/.installed ## against etcd, on 127.0.0.1
+	tests/kube/kube build
+	PYTHONPATH=tests/support $(BIN)/python tests/bench/vs_etcd.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
