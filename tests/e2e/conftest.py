@@ -6,7 +6,6 @@ not there.  ``tests/e2e/run`` prepares the cluster and the environment.
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,15 @@ import pytest
 from kvtest.e2e.cluster import TOOLS_POD, Cluster
 from kvtest.e2e.diagnostics import describe
 from kvtest.e2e.faults import Faults
-from kvtest.e2e.kubernetes import CommandFailedError, JsonObject, Kubernetes, run
+from kvtest.e2e.kubernetes import CommandFailedError, JsonObject, Kubernetes
 from kvtest.e2e.pods import restricted_pod
+from kvtest.e2e.release import Release
 from kvtest.e2e.s3 import running_s3
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer, start_writer
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-CHART = ROOT / "charts" / "kvcluster"
 OPERATOR = Kubernetes(namespace="kvcluster-system")
 WORKLOAD = Kubernetes(namespace="e2e")
-RELEASE = "kvcluster"
 STEP_TIMEOUT_S = 600
 SAFE_NODE = "node-1"
 """In the lab, the node of the writer and of etcdctl, which no step stops."""
@@ -95,31 +92,27 @@ def environment() -> Environment:
 
 
 @pytest.fixture(scope="session")
-def operator_release(environment: Environment, timeline: Timeline) -> Kubernetes:
+def release(environment: Environment, timeline: Timeline) -> Release:
     """The operator, installed by helm; what an earlier run left is removed first."""
-    _remove_leftovers()
+    release = Release(
+        kubernetes=OPERATOR, operator_image=environment.operator_image, node_image=environment.node_image
+    )
+    _remove_leftovers(release)
     for kubernetes in (OPERATOR, WORKLOAD):
         _create_namespace(kubernetes.namespace)
-    settings = {
-        "image.repository": environment.operator_image.rpartition(":")[0],
-        "image.tag": environment.operator_image.rpartition(":")[2],
-        "defaultImage.repository": environment.node_image.rpartition(":")[0],
-        "defaultImage.tag": environment.node_image.rpartition(":")[2],
-    }
-    values = [option for name, value in settings.items() for option in ("--set-string", f"{name}={value}")]
     with timeline.step("helm install, two operators ready"):
-        run(
-            (
-                *("helm", "install", RELEASE, str(CHART), "--namespace", OPERATOR.namespace),
-                *("--wait", "--timeout", "120s", *values),
-            ),
-            timeout_s=150,
-        )
-    return OPERATOR
+        release.install()
+    return release
 
 
 @pytest.fixture(scope="session")
-def demo(operator_release: Kubernetes, environment: Environment, timeline: Timeline) -> Cluster:
+def workload(release: Release) -> Kubernetes:
+    """The namespace of the clusters."""
+    return WORKLOAD
+
+
+@pytest.fixture(scope="session")
+def demo(release: Release, environment: Environment, timeline: Timeline) -> Cluster:
     """The cluster of the quick start, created by the shortest manifest."""
     cluster = Cluster(kubernetes=WORKLOAD, name="demo")
     with timeline.step("KVCluster demo, 3 replicas, Available"):
@@ -131,7 +124,7 @@ def demo(operator_release: Kubernetes, environment: Environment, timeline: Timel
 
 
 @pytest.fixture(scope="session")
-def tools(operator_release: Kubernetes, environment: Environment) -> None:
+def tools(release: Release, environment: Environment) -> None:
     """A pod with etcdctl."""
     pod = restricted_pod(TOOLS_POD, image=environment.tools_image, command=None, node=environment.safe_node)
     WORKLOAD.apply(pod)
@@ -186,10 +179,8 @@ def _create_namespace(name: str) -> None:
     )
 
 
-def _remove_leftovers() -> None:
+def _remove_leftovers(release: Release) -> None:
     """Remove what an earlier run left in a cluster that was kept up."""
-    if not shutil.which("helm"):
-        pytest.fail("helm is not on the PATH")
     try:
         WORKLOAD.kubectl("delete", "kvcluster,kvsnapshot", "--all", "--timeout=60s", timeout_s=70)
     except CommandFailedError:
@@ -197,7 +188,4 @@ def _remove_leftovers() -> None:
     WORKLOAD.kubectl(
         "delete", "namespace", WORKLOAD.namespace, "--ignore-not-found", "--timeout=90s", timeout_s=100
     )
-    run(
-        ("helm", "uninstall", RELEASE, "--namespace", OPERATOR.namespace, "--ignore-not-found", "--wait"),
-        timeout_s=100,
-    )
+    release.uninstall()

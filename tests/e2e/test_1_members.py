@@ -8,7 +8,8 @@ import json
 import pytest
 from kvtest.e2e.cluster import Cluster
 from kvtest.e2e.faults import Faults
-from kvtest.e2e.kubernetes import Kubernetes, eventually, run
+from kvtest.e2e.kubernetes import eventually
+from kvtest.e2e.release import Release
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer
 
@@ -31,12 +32,9 @@ def notes(writer: Writer) -> str:
     return f"longest pause of writes {progress.longest_pause_s:.1f} s, {progress.acknowledged} acknowledged"
 
 
-def test_the_chart_installs_and_its_own_test_passes(operator_release: Kubernetes, timeline: Timeline):
+def test_the_chart_installs_and_its_own_test_passes(release: Release, timeline: Timeline):
     with timeline.step("helm test"):
-        run(
-            ("helm", "test", "kvcluster", "--namespace", operator_release.namespace, "--timeout", "60s"),
-            timeout_s=70,
-        )
+        release.test()
 
 
 def test_the_shortest_manifest_gives_three_voters_and_its_objects(demo: Cluster):
@@ -141,7 +139,7 @@ def test_a_stopped_node_does_not_stop_the_cluster(
 
 
 def test_an_operator_killed_in_the_middle_of_a_scale_out_completes_it(
-    demo: Cluster, operator_release: Kubernetes, writer: Writer, checked: None, timeline: Timeline
+    demo: Cluster, release: Release, writer: Writer, checked: None, timeline: Timeline
 ):
     with timeline.step("scale 3 -> 5, operators killed in the middle") as step_notes:
         demo.scale(5)
@@ -150,9 +148,7 @@ def test_an_operator_killed_in_the_middle_of_a_scale_out_completes_it(
             lambda: demo.resource()["status"].get("operation", {}).get("type") == "ScaleOut",
             60,
         )
-        operator_release.kubectl(
-            "delete", "pod", "-l", "app.kubernetes.io/name=kvoperator", "--grace-period=0", "--force"
-        )
+        release.kill_operators(*release.operators())
         demo.wait_settled(5, 2 * SCALE_TIMEOUT_S)
         step_notes.append(notes(writer))
     assert len(demo.member_ids()) == 5

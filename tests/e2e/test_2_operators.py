@@ -1,20 +1,18 @@
 """Two operators: one acts, none disturbs what runs, and nothing is written while nothing changes."""
 
-import pytest
 from kvtest.e2e.cluster import Cluster
-from kvtest.e2e.kubernetes import Kubernetes, eventually
+from kvtest.e2e.kubernetes import eventually
+from kvtest.e2e.release import Release
 from kvtest.e2e.timeline import Timeline
 
-SELECTOR = "app.kubernetes.io/name=kvoperator"
 CHILDREN = "kvcluster,statefulset,pod,pvc,service,poddisruptionbudget,serviceaccount,configmap"
 QUIET_S = 40
 """Longer than two of the operator's regular passes."""
 
 
-def test_one_of_two_operators_holds_the_lease(operator_release: Kubernetes):
-    names = _operators(operator_release)
-    assert len(names) == 2
-    assert _holder(operator_release) in names
+def test_one_of_two_operators_holds_the_lease(release: Release):
+    assert len(release.operators()) == 2
+    assert release.holder() in release.operators()
 
 
 def test_nothing_is_written_while_nothing_changes(demo: Cluster, timeline: Timeline):
@@ -25,43 +23,24 @@ def test_nothing_is_written_while_nothing_changes(demo: Cluster, timeline: Timel
         assert _versions(demo) == before
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["the-one-that-acts-is-killed", "all-are-restarted"])
-def test_another_operator_takes_over_and_disturbs_nothing(
-    demo: Cluster, operator_release: Kubernetes, timeline: Timeline, whole: bool
-):
+def test_the_other_operator_takes_over_from_a_killed_one(demo: Cluster, release: Release, timeline: Timeline):
     demo.wait_settled(3, 120)
-    before, holder, names = _versions(demo), _holder(operator_release), _operators(operator_release)
-    with timeline.step("operators restarted" if whole else "acting operator killed, the other acts"):
-        if whole:
-            operator_release.kubectl("rollout", "restart", "deployment", "-l", SELECTOR)
-            operator_release.kubectl(
-                "rollout", "status", "deployment", "-l", SELECTOR, "--timeout=90s", timeout_s=100
-            )
-            eventually(
-                "a new operator acts",
-                lambda: _holder(operator_release) in set(_operators(operator_release)) - set(names),
-                60,
-            )
-        else:
-            operator_release.kubectl("delete", "pod", holder, "--grace-period=0", "--force")
-            eventually(
-                "another operator acts",
-                lambda: _holder(operator_release) not in (holder, ""),
-                60,
-            )
+    before, holder = _versions(demo), release.holder()
+    with timeline.step("acting operator killed, the other acts"):
+        release.kill_operators(holder)
+        eventually("another operator acts", lambda: release.holder() not in (holder, ""), 60)
     _watch_for_writes(demo, QUIET_S)
     assert _versions(demo) == before
 
 
-def _operators(kubernetes: Kubernetes) -> list[str]:
-    pods = kubernetes.list("pods", SELECTOR)
-    return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-
-
-def _holder(kubernetes: Kubernetes) -> str:
-    """Return the name of the pod that holds the operators' Lease."""
-    identity = kubernetes.get("lease", "kvcluster")["spec"].get("holderIdentity") or ""
-    return next((name for name in _operators(kubernetes) if identity.startswith(name)), "")
+def test_restarted_operators_disturb_nothing_that_runs(demo: Cluster, release: Release, timeline: Timeline):
+    demo.wait_settled(3, 120)
+    before, names = _versions(demo), release.operators()
+    with timeline.step("both operators restarted, one acts"):
+        release.restart()
+        eventually("a new operator acts", lambda: release.holder() not in (*names, ""), 60)
+    _watch_for_writes(demo, QUIET_S)
+    assert _versions(demo) == before
 
 
 def _versions(cluster: Cluster) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import pytest
 from kvtest.e2e.cluster import Cluster
-from kvtest.e2e.kubernetes import JsonObject, Kubernetes, eventually
+from kvtest.e2e.kubernetes import JsonObject, eventually
 from kvtest.e2e.snapshots import finished_status, request_snapshot
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer
@@ -11,7 +11,7 @@ CLAIM = "backups"
 
 
 @pytest.fixture(scope="session")
-def backups_claim(operator_release: Kubernetes, demo: Cluster) -> str:
+def backups_claim(demo: Cluster) -> str:
     demo.kubernetes.apply(
         {
             "apiVersion": "v1",
