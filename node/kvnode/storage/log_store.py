@@ -166,7 +166,8 @@ class LogStore:
         """Take up the log that a former run of this member left.
 
         Every entry is read once: that verifies its checksum, and the indexes for gaps and the terms for
-        order.
+        order.  The membership in ``initial_state`` and ``snapshot`` is that of the last installed
+        snapshot until ``create_snapshot`` says what the state holds.
 
         Raises:
             StorageCorruptError: records are missing, or contradict each other.
