@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from kvnode.api.errors import BadMemberUrlsError
 from kvnode.api.gate import Gate
 from kvnode.api.port import Method, UnaryMethod
+from kvnode.apply.applier import member_message
 from kvnode.pb.rpc_pb2 import (
     Member,
     MemberAddRequest,
@@ -22,9 +22,6 @@ from kvnode.pb.rpc_pb2 import (
     MemberUpdateResponse,
 )
 from kvnode.server.config import parse_url
-
-if TYPE_CHECKING:
-    from kvnode.apply.membership import MemberRecord
 
 __all__ = ["ClusterService"]
 
@@ -50,7 +47,7 @@ class ClusterService:
     async def add(self, request: MemberAddRequest) -> MemberAddResponse:
         """Add a member, as a voter or as a learner; it gets an ID and starts afterwards."""
         record = await self._member.add_member(_checked_urls(request.peerURLs), request.isLearner)
-        response = MemberAddResponse(member=_message(record), members=self._members())
+        response = MemberAddResponse(member=member_message(record), members=self._members())
         self._gate.fill_without_revision(response.header)
         return response
 
@@ -84,17 +81,7 @@ class ClusterService:
         return response
 
     def _members(self) -> Iterable[Member]:
-        return [_message(record) for record in self._member.applier.membership.sorted()]
-
-
-def _message(record: MemberRecord) -> Member:
-    return Member(
-        ID=record.id,
-        name=record.name,
-        peerURLs=record.peer_urls,
-        clientURLs=record.client_urls,
-        isLearner=record.is_learner,
-    )
+        return [member_message(record) for record in self._member.applier.membership.sorted()]
 
 
 def _checked_urls(urls: Iterable[str]) -> list[str]:

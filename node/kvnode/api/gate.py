@@ -27,6 +27,8 @@ class Gate:
 
     def __init__(self, member: MemberPort) -> None:
         self.member = member
+        #: From the first signal to stop: probes say so, and no stream begins any more.
+        self.is_stopping = False
         #: The loop keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids = ResponseHeader(

@@ -19,7 +19,6 @@ class HealthService:
 
     def __init__(self, gate: Gate, streams: Streams) -> None:
         self._gate = gate
-        self._member = gate.member
         self._streams = streams
 
     def methods(self) -> Sequence[Method]:
@@ -44,6 +43,6 @@ class HealthService:
             await asyncio.Event().wait()
 
     def _status(self) -> HealthCheckResponse.ServingStatus.ValueType:
-        if self._member.health().is_stopping:
+        if self._gate.is_stopping:
             return HealthCheckResponse.NOT_SERVING
         return HealthCheckResponse.SERVING

@@ -69,9 +69,10 @@ class KvService:
         except KvError as error:
             call.fail(error.code, error.message)
             return
-        store = self._member.applier.store
 
         def execute() -> bytes:
+            # Looked up now: a snapshot may have replaced the state while the read waited.
+            store = self._member.applier.store
             answer = encode_range(store, request)
             return self._gate.encoded_header(store.current_revision) + answer
 
@@ -210,13 +211,13 @@ class _CompactionWaiter:
     INTERVAL_S = 0.05
 
     def __init__(self, member: MemberPort, done: Callable[[], None]) -> None:
-        self._store = member.applier.store
-        self._target = self._store.compact_revision
+        self._member = member
+        self._target = member.applier.store.compact_revision
         self._done = done
 
     def look(self) -> None:
         """Call ``done`` if all is deleted, else look again later."""
-        if self._store.compacted_revision >= self._target:
+        if self._member.applier.store.compacted_revision >= self._target:
             self._done()
         else:
             asyncio.get_running_loop().call_later(self.INTERVAL_S, self.look)

@@ -21,27 +21,7 @@ if TYPE_CHECKING:
     from kvnode.server.stats import MemberStats
     from kvnode.status import KvError
 
-__all__ = ["HealthPort", "MemberPort"]
-
-
-class HealthPort(Protocol):
-    """A look at one moment; nothing is waited for."""
-
-    @property
-    def has_leader(self) -> bool: ...
-
-    @property
-    def is_learner(self) -> bool: ...
-
-    @property
-    def is_stopping(self) -> bool:
-        """True from the first signal to stop: probes say not ready, so that no new clients come."""
-        ...
-
-    @property
-    def is_corrupt(self) -> bool:
-        """True when damage was found in this member's data."""
-        ...
+__all__ = ["MemberPort"]
 
 
 class MemberPort(Protocol):
@@ -149,5 +129,3 @@ class MemberPort(Protocol):
     def on_leader_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` whenever ``leader_id`` changes; returns the function that ends it."""
         ...
-
-    def health(self) -> HealthPort: ...

@@ -10,7 +10,22 @@ from typing import NamedTuple, Protocol
 
 from kvnode.status import StatusCode
 
-__all__ = ["Call", "Method", "RpcError", "StreamCall", "StreamMethod", "UnaryCall", "UnaryMethod"]
+__all__ = [
+    "REQUEST_OVERHEAD_BYTES",
+    "Call",
+    "Method",
+    "RpcError",
+    "StreamCall",
+    "StreamHandler",
+    "StreamMethod",
+    "UnaryCall",
+    "UnaryHandler",
+    "UnaryMethod",
+]
+
+#: Room above --max-request-bytes for the message around a value (etcd's number): the largest message
+#: that a transport takes, and the size above which a watch's events may be split.
+REQUEST_OVERHEAD_BYTES = 512 * 1024
 
 
 class RpcError(Exception):

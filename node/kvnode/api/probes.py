@@ -5,18 +5,14 @@ needs a quorum, so that a load balancer sends requests to members that can serve
 the checks and the words of the answers are etcd's.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from kvnode.api.gate import Gate
 from kvnode.apply.reads import execute_range
 from kvnode.pb.rpc_pb2 import AlarmType, RangeRequest
 from kvnode.status import KvError
-
-if TYPE_CHECKING:
-    from kvnode.api.member_port import MemberPort
 
 __all__ = ["CheckResult", "HealthAnswer", "Probes"]
 
@@ -44,8 +40,9 @@ class _FailedCheckError(Exception):
 class Probes:
     """The checks of one member."""
 
-    def __init__(self, member: MemberPort) -> None:
-        self._member = member
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._member = gate.member
         self.live_checks: Mapping[str, Check] = {"serializable_read": self._serializable_read}
         self.ready_checks: Mapping[str, Check] = {
             "data_corruption": self._data_corruption,
@@ -111,7 +108,7 @@ class Probes:
         await self._member.confirm_linearizable()
 
     async def _data_corruption(self) -> None:
-        if self._member.health().is_corrupt or self._member.applier.alarms.is_corrupt:
+        if self._member.applier.alarms.is_corrupt:
             raise _FailedCheckError("alarm activated: CORRUPT")
 
     async def _non_learner(self) -> None:
@@ -119,5 +116,5 @@ class Probes:
             raise _FailedCheckError("not supported for learner")
 
     async def _not_stopping(self) -> None:
-        if self._member.health().is_stopping:
+        if self._gate.is_stopping:
             raise _FailedCheckError("this member is shutting down")

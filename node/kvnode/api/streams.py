@@ -41,7 +41,6 @@ class Streams:
         self._open: dict[asyncio.Task[object], bool] = {}
         self._reasons: dict[asyncio.Task[object], KvError] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._is_closed = False
         self._unsubscribe: Callable[[], None] = self._member.on_leader_change(self._leader_changed)
 
     def guarded(self, handler: StreamHandler, *, serves_learner: bool = False) -> StreamHandler:
@@ -51,7 +50,7 @@ class Streams:
             refused = self._gate.refusal(call, serves_learner=serves_learner)
             if refused is not None:
                 raise refused
-            if self._is_closed:
+            if self._gate.is_stopping:
                 raise StoppedError
             task = asyncio.current_task()
             assert task is not None
@@ -72,7 +71,7 @@ class Streams:
 
     def close(self) -> None:
         """End every stream, so that clients go on at another member."""
-        self._is_closed = True
+        self._gate.is_stopping = True
         self._unsubscribe()
         if self._timer is not None:
             self._timer.cancel()

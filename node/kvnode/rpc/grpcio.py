@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from kvnode.api.port import Method, RpcError, StreamMethod, UnaryMethod
+from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, RpcError, StreamMethod, UnaryMethod
 from kvnode.rpc.listen import ListenError, require_free
 from kvnode.rpc.stats import MethodStats, RpcStats
 from kvnode.rpc.tls import CertificateFiles
@@ -27,28 +27,14 @@ logger = logging.getLogger(__name__)
 
 _GRPC_CODES = {StatusCode(code.value[0]): code for code in grpc.StatusCode}
 
-#: Room above max-request-bytes for the message around the value (etcd's overhead).
-REQUEST_OVERHEAD_BYTES = 512 * 1024
-
 
 class GrpcServer:
     """Serves methods on any number of addresses."""
 
-    def __init__(self, methods: Iterable[Method], config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig) -> None:
         self.stats = RpcStats()
         self._config = config
-        slow_s = config.warning_unary_request_duration_s
-        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
-        services = set()
-        for method in methods:
-            services.add(method.path.split("/")[1])
-            if isinstance(method, UnaryMethod):
-                unary = _UnaryBehavior(method, self.stats, slow_s=slow_s)
-                handlers[method.path] = grpc.unary_unary_rpc_method_handler(unary.serve)
-            else:
-                stream = _StreamBehavior(method, self.stats)
-                handlers[method.path] = grpc.stream_stream_rpc_method_handler(stream.serve)
-        self._server = aio.server(handlers=(_Router(handlers, services),), options=_options(config))
+        self._server = aio.server(options=_options(config))
 
     def listen(self, url: Url) -> int:
         """Open ``url``; to be called before ``start``.
@@ -68,8 +54,20 @@ class GrpcServer:
         except RuntimeError as error:
             raise ListenError(url, str(error), is_in_use=False) from error
 
-    async def start(self) -> None:
-        """Begin to accept calls."""
+    async def start(self, methods: Iterable[Method]) -> None:
+        """Begin to accept calls; connections made since ``listen`` have waited for this."""
+        slow_s = self._config.warning_unary_request_duration_s
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+        services = set()
+        for method in methods:
+            services.add(method.path.split("/")[1])
+            if isinstance(method, UnaryMethod):
+                unary = _UnaryBehavior(method, self.stats, slow_s=slow_s)
+                handlers[method.path] = grpc.unary_unary_rpc_method_handler(unary.serve)
+            else:
+                stream = _StreamBehavior(method, self.stats)
+                handlers[method.path] = grpc.stream_stream_rpc_method_handler(stream.serve)
+        self._server.add_generic_rpc_handlers((_Router(handlers, services),))
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:

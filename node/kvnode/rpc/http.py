@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import h11
 
-from kvnode.api.probes import Check, CheckResult, Probes
+from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
 from kvnode.api.version import CLUSTER_VERSION, ETCD_VERSION, STORAGE_VERSION
 from kvnode.rpc.listen import ListenError
 from kvnode.rpc.tls import server_context
@@ -32,6 +32,9 @@ _JSON = "application/json"
 #: Prometheus' text format.
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
+_STARTING = "this member is starting"
+_NOT_STARTED = f"[-]started failed: {_STARTING}\n\n".encode()
+
 
 class _Response(NamedTuple):
     status: int
@@ -41,16 +44,23 @@ class _Response(NamedTuple):
 
 
 class HttpServer:
-    """Serves the same paths on any number of addresses."""
+    """Serves the same paths on any number of addresses.
 
-    def __init__(
-        self, probes: Probes, render_metrics: Callable[[], bytes], tls: TlsConfig | None = None
-    ) -> None:
-        self._probes = probes
-        self._render_metrics = render_metrics
+    It may listen before there is a member to ask, so that probes tell a member that starts (alive, not
+    ready) from one that is gone.
+    """
+
+    def __init__(self, tls: TlsConfig | None = None) -> None:
         self._tls = tls
+        self._probes: Probes | None = None
+        self._render_metrics: Callable[[], bytes] | None = None
         self._servers: list[asyncio.Server] = []
         self._connections: set[_Connection] = set()
+
+    def member_started(self, probes: Probes, render_metrics: Callable[[], bytes]) -> None:
+        """From now on the member itself is asked."""
+        self._probes = probes
+        self._render_metrics = render_metrics
 
     async def listen(self, url: Url) -> int:
         """Open ``url`` and serve on it at once.
@@ -90,6 +100,8 @@ class HttpServer:
         path = unquote(parts.path)
         query = parse_qs(parts.query, keep_blank_values=True)
         if path == "/metrics":
+            if self._render_metrics is None:
+                return _Response(503, _STARTING.encode() + b"\n")
             return _Response(200, self._render_metrics(), _METRICS)
         if path not in ("/health", "/version") and not path.startswith(("/livez", "/readyz")):
             return _not_found()
@@ -102,10 +114,13 @@ class HttpServer:
         return await self._checks(path, query)
 
     async def _health(self, query: Mapping[str, list[str]]) -> _Response:
-        answer = await self._probes.health(
-            serializable=query.get("serializable", [""])[0].lower() == "true",
-            excluded_alarms=query.get("exclude", ()),
-        )
+        if self._probes is None:
+            answer = HealthAnswer(False, "STARTING")
+        else:
+            answer = await self._probes.health(
+                serializable=query.get("serializable", [""])[0].lower() == "true",
+                excluded_alarms=query.get("exclude", ()),
+            )
         body = json.dumps(
             {"health": "true" if answer.is_healthy else "false", "reason": answer.reason},
             separators=(",", ":"),
@@ -114,6 +129,9 @@ class HttpServer:
 
     async def _checks(self, path: str, query: Mapping[str, list[str]]) -> _Response:
         _, group, *rest = path.split("/")
+        if self._probes is None:
+            # Whoever restarts a member because it takes long to start will never see it started.
+            return _Response(200, b"ok\n") if group == "livez" else _Response(503, _NOT_STARTED)
         groups = {"livez": self._probes.live_checks, "readyz": self._probes.ready_checks}
         checks: Mapping[str, Check] | None = groups.get(group)
         if checks is None or len(rest) > 1:

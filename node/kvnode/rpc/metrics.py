@@ -12,10 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-import kvnode
 from kvnode.api.member_port import MemberPort
 from kvnode.api.probes import Probes
-from kvnode.api.version import CLUSTER_VERSION, ETCD_VERSION
+from kvnode.api.version import CLUSTER_VERSION, ETCD_VERSION, program_version
 from kvnode.pb.rpc_pb2 import AlarmType
 from kvnode.rpc.stats import RpcStats
 from kvnode.server.stats import Histogram
@@ -62,6 +61,7 @@ class _MemberCollector(Collector):
     def __init__(self, member: MemberPort, probes: Probes) -> None:
         self._member = member
         self._probes = probes
+        self._version = program_version()
 
     def collect(self) -> Iterable[Metric]:
         yield from self._raft()
@@ -76,7 +76,7 @@ class _MemberCollector(Collector):
         yield _labelled(
             "etcd_cluster_version", "API version of the cluster.", "cluster_version", {CLUSTER_VERSION[:3]: 1}
         )
-        yield _labelled("kvnode_version", "This program's version.", "version", {kvnode.__version__: 1})
+        yield _labelled("kvnode_version", "This program's version.", "version", {self._version: 1})
 
     def _raft(self) -> Iterator[Metric]:
         member, stats = self._member, self._member.stats

@@ -5,7 +5,7 @@ the field, so that the command line can name the flag it came from.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -176,7 +176,7 @@ class NodeConfig:
     listen_client_http_urls: tuple[Url, ...] = ()
     """HTTP/1.1 for clients: /health, /version, /metrics."""
     listen_metrics_urls: tuple[Url, ...] = ()
-    """HTTP/1.1 for probes and Prometheus, without client certificates."""
+    """HTTP/1.1 for probes and Prometheus; https uses the certificates of the client side."""
     initial_advertise_peer_urls: tuple[str, ...]
     """How the other members call this one; stored in the membership."""
     advertise_client_urls: tuple[str, ...]
@@ -225,15 +225,14 @@ class NodeConfig:
 
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
+    log_to_stdout: bool = False
+    """False: standard error."""
     metrics_extensive: bool = False
     """True: histograms of request durations as well."""
     warning_unary_request_duration_s: float = 0.3
     """A request slower than this is logged."""
     unsafe_no_fsync: bool = False
     """Writes are acknowledged before they are on disk; for tests only."""
-
-    extra: Mapping[str, str] = field(default_factory=dict)
-    """Flags taken for compatibility that have no meaning here, for the log."""
 
     def __post_init__(self) -> None:
         self._check_identity()

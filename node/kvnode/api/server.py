@@ -1,0 +1,43 @@
+"""All services of one member, as methods for a transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvnode.api.cluster import ClusterService
+from kvnode.api.gate import Gate
+from kvnode.api.health import HealthService
+from kvnode.api.kv import KvService
+from kvnode.api.lease import LeaseService
+from kvnode.api.maintenance import MaintenanceService
+from kvnode.api.port import Method
+from kvnode.api.probes import Probes
+from kvnode.api.streams import Streams
+from kvnode.api.watch import WatchService
+
+if TYPE_CHECKING:
+    from kvnode.api.member_port import MemberPort
+
+__all__ = ["Services"]
+
+
+class Services:
+    """Made once the member knows who it is; methods that are not here are unimplemented."""
+
+    def __init__(self, member: MemberPort) -> None:
+        gate = Gate(member)
+        self._streams = Streams(gate)
+        self.probes = Probes(gate)
+        self.methods: Sequence[Method] = (
+            *KvService(gate).methods(),
+            *WatchService(gate, self._streams).methods(),
+            *LeaseService(gate, self._streams).methods(),
+            *ClusterService(gate).methods(),
+            *MaintenanceService(gate, self._streams).methods(),
+            *HealthService(gate, self._streams).methods(),
+        )
+
+    def close(self) -> None:
+        """End the open streams, and say from now on that this member stops; unary calls go on."""
+        self._streams.close()

@@ -1,0 +1,242 @@
+"""From flag values to a checked ``NodeConfig``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from kvnode.cli.flags import CommandLine, FlagError
+from kvnode.cli.values import parse_bool, parse_duration_s, parse_int
+from kvnode.server.config import (
+    DEFAULT_QUOTA_BYTES,
+    AutoCompaction,
+    ConfigError,
+    InitialClusterState,
+    LogFormat,
+    LogLevel,
+    NodeConfig,
+    PeriodicCompaction,
+    RevisionCompaction,
+    TlsConfig,
+    Url,
+    parse_initial_cluster,
+    parse_urls,
+)
+
+__all__ = ["assemble"]
+
+ValueT = TypeVar("ValueT")
+
+#: Fields of ``NodeConfig`` whose name is not the flag's with underscores.
+_FLAG_OF_FIELD = {
+    "heartbeat_interval_ms": "heartbeat-interval",
+    "election_timeout_ms": "election-timeout",
+    "grpc_keepalive_min_time_s": "grpc-keepalive-min-time",
+    "grpc_keepalive_interval_s": "grpc-keepalive-interval",
+    "grpc_keepalive_timeout_s": "grpc-keepalive-timeout",
+    "watch_progress_notify_interval_s": "watch-progress-notify-interval",
+}
+
+
+def assemble(line: CommandLine) -> NodeConfig:
+    """Return the configuration that the command line asks for.
+
+    Raises:
+        FlagError: A value can't be used; names the flag, the value and what it must be.
+    """
+    return _Assembler(line).config()
+
+
+class _Assembler:
+    def __init__(self, line: CommandLine) -> None:
+        self._line = line
+
+    def config(self) -> NodeConfig:
+        name = self._text("name")
+        advertise_peer_urls = self._urls("initial-advertise-peer-urls")
+        if "listen-client-urls" in self._line.sources and "advertise-client-urls" not in self._line.sources:
+            raise FlagError("--advertise-client-urls is required when --listen-client-urls is set explicitly")
+        is_cluster_given = "initial-cluster" in self._line.sources
+        initial_cluster = (
+            self._read("initial-cluster", parse_initial_cluster)
+            if is_cluster_given
+            else {name: tuple(sorted(map(str, advertise_peer_urls)))}
+        )
+        try:
+            return NodeConfig(
+                name=name,
+                data_dir=Path(
+                    self._text("data-dir") if "data-dir" in self._line.sources else f"{name}.kvnode"
+                ),
+                listen_peer_urls=self._listen_urls("listen-peer-urls"),
+                listen_client_urls=self._listen_urls("listen-client-urls"),
+                listen_client_http_urls=self._listen_urls("listen-client-http-urls"),
+                listen_metrics_urls=self._listen_urls("listen-metrics-urls"),
+                initial_advertise_peer_urls=tuple(map(str, advertise_peer_urls)),
+                advertise_client_urls=tuple(map(str, self._urls("advertise-client-urls"))),
+                initial_cluster=initial_cluster,
+                initial_cluster_state=self._choice("initial-cluster-state", InitialClusterState),
+                initial_cluster_token=self._text("initial-cluster-token"),
+                heartbeat_interval_ms=self._int("heartbeat-interval"),
+                election_timeout_ms=self._int("election-timeout"),
+                pre_vote=self._bool("pre-vote"),
+                strict_reconfig_check=self._bool("strict-reconfig-check"),
+                max_learners=self._int("max-learners"),
+                snapshot_count=self._int("snapshot-count"),
+                snapshot_catchup_entries=self._int("snapshot-catchup-entries"),
+                quota_backend_bytes=self._quota_bytes(),
+                auto_compaction=self._auto_compaction(),
+                max_request_bytes=self._int("max-request-bytes"),
+                max_txn_ops=self._int("max-txn-ops"),
+                max_concurrent_streams=self._int("max-concurrent-streams"),
+                grpc_keepalive_min_time_s=self._duration_s("grpc-keepalive-min-time"),
+                grpc_keepalive_interval_s=self._duration_s("grpc-keepalive-interval"),
+                grpc_keepalive_timeout_s=self._duration_s("grpc-keepalive-timeout"),
+                watch_progress_notify_interval_s=self._duration_s("watch-progress-notify-interval"),
+                client_tls=self._tls(""),
+                peer_tls=self._tls("peer-"),
+                log_level=self._choice("log-level", LogLevel),
+                log_format=self._choice("log-format", LogFormat),
+                log_to_stdout=self._log_to_stdout(),
+                metrics_extensive=self._metrics_extensive(),
+                warning_unary_request_duration_s=self._duration_s("warning-unary-request-duration"),
+                unsafe_no_fsync=self._bool("unsafe-no-fsync"),
+            )
+        except ConfigError as error:
+            flag = _FLAG_OF_FIELD.get(error.field, error.field.replace("_", "-"))
+            source = self._line.sources.get(flag, f"--{flag}")
+            raise FlagError(
+                f"invalid value {_shown(error.value)} for {source}: must be {error.bound}"
+            ) from error
+
+    def _text(self, flag: str) -> str:
+        return self._line.values[flag]
+
+    def _read(self, flag: str, parse: Callable[[str], ValueT]) -> ValueT:
+        """Parse a value; ``parse`` raises ValueError with a sentence about what is wrong."""
+        try:
+            return parse(self._text(flag))
+        except ValueError as error:
+            source = self._line.sources.get(flag, f"--{flag}")
+            raise FlagError(f"invalid value {self._text(flag)!r} for {source}: {error}") from error
+
+    def _read_as(self, flag: str, parse: Callable[[str], ValueT]) -> ValueT:
+        """Parse a value; ``parse`` raises ValueError with the end of "must be ..."."""
+
+        def with_must_be(text: str) -> ValueT:
+            try:
+                return parse(text)
+            except ValueError as error:
+                raise ValueError(f"must be {error}") from error
+
+        return self._read(flag, with_must_be)
+
+    def _data_dir(self, name: str) -> Path:
+        return Path(self._text("data-dir") if "data-dir" in self._line.sources else f"{name}.kvnode")
+
+    def _int(self, flag: str) -> int:
+        return self._read_as(flag, parse_int)
+
+    def _bool(self, flag: str) -> bool:
+        return self._read_as(flag, parse_bool)
+
+    def _duration_s(self, flag: str) -> float:
+        return self._read_as(flag, parse_duration_s)
+
+    def _urls(self, flag: str) -> tuple[Url, ...]:
+        return self._read(flag, parse_urls)
+
+    def _listen_urls(self, flag: str) -> tuple[Url, ...]:
+        return self._read(flag, lambda text: parse_urls(text, listen=True))
+
+    def _choice(self, flag: str, kind: Callable[[str], ValueT]) -> ValueT:
+        def parse(text: str) -> ValueT:
+            try:
+                return kind(text)
+            except ValueError:
+                choices = ", ".join(iter(kind))  # type: ignore[call-overload]  # a StrEnum
+                raise ValueError(f"one of {choices}") from None
+
+        return self._read_as(flag, parse)
+
+    def _quota_bytes(self) -> int | None:
+        size = self._int("quota-backend-bytes")
+        if size == 0:
+            return DEFAULT_QUOTA_BYTES
+        return size if size > 0 else None
+
+    def _auto_compaction(self) -> AutoCompaction | None:
+        mode = self._text("auto-compaction-mode")
+        if mode not in ("periodic", "revision"):
+            self._read_as("auto-compaction-mode", _refuse_mode)
+        flag = "auto-compaction-retention"
+        if mode == "revision":
+            keep = self._int(flag)
+            return RevisionCompaction(keep_revisions=keep) if keep != 0 else None
+        # A bare number means hours, as it did before durations were allowed.
+        window_s = self._read_as(flag, _hours_or_duration_s)
+        return PeriodicCompaction(window_s=window_s) if window_s != 0 else None
+
+    def _log_to_stdout(self) -> bool:
+        def parse(text: str) -> bool:
+            if text not in ("default", "stderr", "stdout"):
+                raise ValueError("stderr or stdout")
+            return text == "stdout"
+
+        return self._read_as("log-outputs", parse)
+
+    def _metrics_extensive(self) -> bool:
+        def parse(text: str) -> bool:
+            if text not in ("basic", "extensive"):
+                raise ValueError("basic or extensive")
+            return text == "extensive"
+
+        return self._read_as("metrics", parse)
+
+    def _tls(self, prefix: str) -> TlsConfig | None:
+        cert_file, key_file = self._path(f"{prefix}cert-file"), self._path(f"{prefix}key-file")
+        ca_file = self._path(f"{prefix}trusted-ca-file")
+        client_cert_auth = self._bool(f"{prefix}client-cert-auth")
+        if cert_file is None or key_file is None:
+            if cert_file is not None or key_file is not None:
+                raise FlagError(f"--{prefix}cert-file and --{prefix}key-file must be given together")
+            if client_cert_auth or ca_file is not None:
+                given = f"{prefix}client-cert-auth" if client_cert_auth else f"{prefix}trusted-ca-file"
+                raise FlagError(f"--{given} needs --{prefix}cert-file and --{prefix}key-file")
+            return None
+        if client_cert_auth and ca_file is None:
+            raise FlagError(f"--{prefix}client-cert-auth needs --{prefix}trusted-ca-file")
+        is_peer = prefix != ""
+        client_cert_file = self._path("peer-client-cert-file") if is_peer else None
+        client_key_file = self._path("peer-client-key-file") if is_peer else None
+        if (client_cert_file is None) != (client_key_file is None):
+            raise FlagError("--peer-client-cert-file and --peer-client-key-file must be given together")
+        return TlsConfig(
+            cert_file=cert_file,
+            key_file=key_file,
+            trusted_ca_file=ca_file,
+            # As etcd: who names a CA wants the callers' certificates checked against it.
+            client_cert_auth=client_cert_auth or ca_file is not None,
+            client_cert_file=client_cert_file,
+            client_key_file=client_key_file,
+            allowed_common_names=self._names("peer-cert-allowed-cn") if is_peer else (),
+            allowed_hostnames=self._names("peer-cert-allowed-hostname") if is_peer else (),
+        )
+
+    def _path(self, flag: str) -> Path | None:
+        text = self._text(flag)
+        return Path(text) if text else None
+
+    def _names(self, flag: str) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self._text(flag).split(",") if name.strip())
+
+
+def _refuse_mode(text: str) -> str:
+    raise ValueError("periodic or revision")
+
+
+def _hours_or_duration_s(text: str) -> float:
+    return int(text) * 3600.0 if text.isascii() and text.isdigit() else parse_duration_s(text)
+
+
+def _shown(value: object) -> str:
+    return "''" if value == () else repr(value) if isinstance(value, str) else str(value)

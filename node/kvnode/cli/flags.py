@@ -1,0 +1,325 @@
+"""The flags, under etcd's names, and how a command line and an environment become their values.
+
+Three kinds of flags are known: those that do something here; those of etcd that have no meaning here,
+taken with one warning so that a manifest written for etcd starts a member; and those whose silent
+loss would be a danger (an unchecked certificate, a log on another disk than asked), which are refused.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from kvnode.cli.values import parse_bool
+
+__all__ = ["FLAGS", "CommandLine", "Flag", "FlagError", "Treatment", "help_text", "read_command_line"]
+
+
+class FlagError(Exception):
+    """The command line or the environment can't be used; the message is one whole sentence."""
+
+
+class Treatment(Enum):
+    """What becomes of a flag."""
+
+    USED = "used"
+    IGNORED = "ignored"
+    REFUSED = "refused"
+
+
+class Flag(NamedTuple):
+    """One flag."""
+
+    name: str
+    #: As shown in the help, and taken when neither flag nor environment says otherwise.
+    default: str
+    text: str
+    is_bool: bool = False
+    treatment: Treatment = Treatment.USED
+
+
+class CommandLine(NamedTuple):
+    """What was asked for."""
+
+    #: Values by flag name, defaults included.
+    values: Mapping[str, str]
+    #: Names that were given, by flag or by environment, and where: ``--name`` or ``ETCD_NAME``.
+    sources: Mapping[str, str]
+    #: Given flags that have no meaning here.
+    ignored: Sequence[str]
+    #: ETCD_* variables that name no flag.
+    unknown_variables: Sequence[str]
+    wants_help: bool
+    wants_version: bool
+
+
+def _used(name: str, default: str, text: str, *, is_bool: bool = False) -> Flag:
+    return Flag(name, default, text, is_bool)
+
+
+_MEMBER = (
+    _used("name", "default", "Name of this member."),
+    _used("data-dir", "<name>.kvnode", "Directory of this member's data; used by no other process."),
+    _used("listen-peer-urls", "http://localhost:2380", "URLs to listen on for other members."),
+    _used("listen-client-urls", "http://localhost:2379", "URLs to listen on for gRPC clients."),
+    _used("listen-client-http-urls", "", "URLs to listen on for HTTP clients."),
+    _used("listen-metrics-urls", "", "URLs to listen on for /metrics, /health, /livez and /readyz."),
+    _used("heartbeat-interval", "100", "Milliseconds between the leader's heartbeats."),
+    _used("election-timeout", "1000", "Milliseconds without a leader before an election."),
+    _used("snapshot-count", "10000", "Applied entries between two compactions of the log."),
+    _used("snapshot-catchup-entries", "5000", "Entries kept for slow members when the log is compacted."),
+    _used("quota-backend-bytes", "0", "Size above which writes are refused; 0: 2 GiB, negative: no quota."),
+    _used("max-txn-ops", "128", "Operations allowed in one transaction."),
+    _used("max-request-bytes", "1572864", "Largest request in bytes."),
+    _used("max-concurrent-streams", "4294967295", "Streams that one client connection may have open."),
+    _used("grpc-keepalive-min-time", "5s", "Clients that ping more often are cut off."),
+    _used("grpc-keepalive-interval", "2h", "Time between pings to silent clients; 0: none."),
+    _used("grpc-keepalive-timeout", "20s", "Time until a client that does not answer a ping is cut off."),
+    _used("watch-progress-notify-interval", "10m", "Time between progress notifications of quiet watches."),
+)
+_CLUSTERING = (
+    _used("initial-advertise-peer-urls", "http://localhost:2380", "URLs at which members reach this one."),
+    _used("advertise-client-urls", "http://localhost:2379", "URLs at which clients reach this member."),
+    _used("initial-cluster", "<name>=<initial-advertise-peer-urls>", "All founding members: name=url,..."),
+    _used("initial-cluster-state", "new", "new: found a cluster; existing: join one."),
+    _used("initial-cluster-token", "etcd-cluster", "Tells clusters with equal URLs apart."),
+    _used("strict-reconfig-check", "true", "Refuse changes that would lose the quorum.", is_bool=True),
+    _used("pre-vote", "true", "Ask before campaigning: returning members don't disturb.", is_bool=True),
+    _used("max-learners", "1", "Learners allowed at the same time."),
+    _used("auto-compaction-mode", "periodic", "periodic or revision."),
+    _used("auto-compaction-retention", "0", "A duration (hours if without unit) or revisions; 0: off."),
+)
+_SECURITY = (
+    _used("cert-file", "", "Certificate shown to clients (PEM)."),
+    _used("key-file", "", "Its key (PEM)."),
+    _used("trusted-ca-file", "", "CA that client certificates must come from (PEM)."),
+    _used("client-cert-auth", "false", "Require client certificates.", is_bool=True),
+    _used("peer-cert-file", "", "Certificate shown to other members (PEM)."),
+    _used("peer-key-file", "", "Its key (PEM)."),
+    _used("peer-trusted-ca-file", "", "CA that other members' certificates must come from (PEM)."),
+    _used("peer-client-cert-auth", "false", "Require certificates of other members.", is_bool=True),
+    _used("peer-client-cert-file", "", "Certificate used when calling members; default: peer-cert-file."),
+    _used("peer-client-key-file", "", "Its key."),
+    _used("peer-cert-allowed-cn", "", "Common names allowed among members, separated by commas."),
+    _used("peer-cert-allowed-hostname", "", "SAN host names allowed among members, separated by commas."),
+)
+_LOGGING = (
+    _used("log-level", "info", "debug, info, warn, error, panic or fatal."),
+    _used("log-format", "json", "json or console."),
+    _used("log-outputs", "default", "stderr or stdout."),
+    _used("metrics", "basic", "basic, or extensive for histograms of request durations."),
+    _used("warning-unary-request-duration", "300ms", "Requests that take longer are logged; 0: none."),
+)
+_UNSAFE = (
+    _used("unsafe-no-fsync", "false", "Acknowledge before data is on disk: loses data.", is_bool=True),
+)
+_GROUPS = (
+    ("Member", _MEMBER),
+    ("Clustering", _CLUSTERING),
+    ("Security", _SECURITY),
+    ("Logging and metrics", _LOGGING),
+    ("Unsafe", _UNSAFE),
+)
+
+#: Flags of etcd that tune or switch what does not exist here, with their defaults.
+_IGNORED_VALUES = {
+    "initial-election-tick-advance": "true",
+    "max-snapshots": "5",
+    "max-wals": "5",
+    "backend-batch-interval": "",
+    "backend-batch-limit": "0",
+    "backend-bbolt-freelist-type": "map",
+    "raft-read-timeout": "5s",
+    "raft-write-timeout": "5s",
+    "feature-gates": "",
+    "self-signed-cert-validity": "1",
+    "client-cert-file": "",
+    "client-key-file": "",
+    "cors": "*",
+    "auth-token": "simple",
+    "bcrypt-cost": "10",
+    "auth-token-ttl": "300",
+    "logger": "zap",
+    "log-rotation-config-json": "",
+    "distributed-tracing-address": "localhost:4317",
+    "distributed-tracing-service-name": "etcd",
+    "distributed-tracing-instance-id": "",
+    "distributed-tracing-sampling-rate": "0",
+    "corrupt-check-time": "0s",
+    "compact-hash-check-time": "1m",
+    "compaction-batch-limit": "1000",
+    "compaction-sleep-interval": "10ms",
+    "warning-apply-duration": "100ms",
+    "bootstrap-defrag-threshold-megabytes": "0",
+    "downgrade-check-time": "5s",
+    "discovery-dial-timeout": "2s",
+    "discovery-request-timeout": "5s",
+    "discovery-keepalive-time": "2s",
+    "discovery-keepalive-timeout": "6s",
+    "discovery-fallback": "exit",
+    "v2-deprecation": "write-only",
+}
+_IGNORED_SWITCHES = {
+    "memory-mlock": "false",
+    "socket-reuse-port": "false",
+    "socket-reuse-address": "false",
+    "enable-grpc-gateway": "true",
+    "enable-pprof": "false",
+    "enable-log-rotation": "false",
+    "enable-distributed-tracing": "false",
+    "initial-corrupt-check": "false",
+    "compact-hash-check-enabled": "false",
+    "enable-lease-checkpoint": "false",
+    "enable-lease-checkpoint-persist": "false",
+    "stop-grpc-service-on-defrag": "false",
+    "txn-mode-write-with-shared-buffer": "true",
+    "discovery-insecure-transport": "true",
+    "discovery-insecure-skip-tls-verify": "false",
+}
+
+#: Flags that can't be ignored: any other value than this one ends the start.
+_REFUSED_VALUES = {
+    "config-file": "",
+    "wal-dir": "",
+    "client-crl-file": "",
+    "peer-crl-file": "",
+    "client-cert-allowed-hostname": "",
+    "cipher-suites": "",
+    "tls-min-version": "TLS1.2",
+    "tls-max-version": "",
+    "host-whitelist": "*",
+    "discovery": "",
+    "discovery-token": "",
+    "discovery-endpoints": "",
+    "discovery-proxy": "",
+    "discovery-srv": "",
+    "discovery-srv-name": "",
+    "discovery-cert": "",
+    "discovery-key": "",
+    "discovery-cacert": "",
+    "discovery-user": "",
+    "discovery-password": "",
+}
+_REFUSED_SWITCHES = ("auto-tls", "peer-auto-tls", "peer-skip-client-san-verification", "force-new-cluster")
+
+#: Flags that etcd 3.5 had under a prefix that 3.6 dropped.
+_EXPERIMENTAL = "experimental-"
+
+
+def _all_flags() -> Iterable[Flag]:
+    for _, flags in _GROUPS:
+        yield from flags
+    for name, default in _IGNORED_VALUES.items():
+        yield Flag(name, default, "", treatment=Treatment.IGNORED)
+    for name, default in _IGNORED_SWITCHES.items():
+        yield Flag(name, default, "", is_bool=True, treatment=Treatment.IGNORED)
+    for name, default in _REFUSED_VALUES.items():
+        yield Flag(name, default, "", treatment=Treatment.REFUSED)
+    for name in _REFUSED_SWITCHES:
+        yield Flag(name, "false", "", is_bool=True, treatment=Treatment.REFUSED)
+
+
+FLAGS: Mapping[str, Flag] = {flag.name: flag for flag in _all_flags()}
+
+
+def read_command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> CommandLine:
+    """Return all values; a flag outweighs its variable, and of a repeated flag the last one counts.
+
+    Raises:
+        FlagError: Something is unknown, lacks its value, or can't be had here.
+    """
+    given = _read_arguments(arguments)
+    sources = {name: f"--{name}" for name in given}
+    unknown_variables = []
+    for variable, value in sorted(environment.items()):
+        if not variable.startswith("ETCD_"):
+            continue
+        flag = _find(variable.removeprefix("ETCD_").lower().replace("_", "-"))
+        if flag is None:
+            unknown_variables.append(variable)
+        elif flag.name not in given and value:
+            given[flag.name] = value
+            sources[flag.name] = variable
+    wants_help = "help" in given
+    wants_version = "version" in given
+    ignored = []
+    for name in sorted(given):
+        found = FLAGS.get(name)
+        if found is None:
+            continue
+        value = _normal(found, given[name], sources[name])
+        if found.treatment is Treatment.IGNORED and value != found.default:
+            ignored.append(sources[name])
+        elif found.treatment is Treatment.REFUSED and value != found.default:
+            raise FlagError(
+                f"{sources[name]}={given[name]} is not supported, and ignoring it would be unsafe"
+            )
+    values = {name: flag.default for name, flag in FLAGS.items()} | given
+    return CommandLine(values, sources, ignored, unknown_variables, wants_help, wants_version)
+
+
+def help_text() -> str:
+    """Return what ``--help`` shows."""
+    lines = [
+        "Usage: kvnode [flags]",
+        "",
+        "Starts a member.  Every flag may also be given as an environment variable: --data-dir as",
+        "ETCD_DATA_DIR.  Flags of etcd that have no meaning here are taken with a warning.",
+        "",
+        "  --help, --version",
+    ]
+    for title, flags in _GROUPS:
+        lines += ["", f"{title}:"]
+        for flag in flags:
+            lines += [f"  --{flag.name} '{flag.default}'", f"      {flag.text}"]
+    return "\n".join(lines) + "\n"
+
+
+def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--" and not rest:
+            break
+        if not argument.startswith("-") or argument in ("-", "--"):
+            raise FlagError(f"unexpected argument {argument!r}: every setting is a flag (see --help)")
+        stripped = argument[2:] if argument.startswith("--") else argument[1:]
+        name, separator, value = stripped.partition("=")
+        if name in ("help", "h", "version"):
+            given["version" if name == "version" else "help"] = "true"
+            continue
+        flag = _find(name)
+        if flag is None:
+            raise FlagError(f"unknown flag --{name}{_suggestion(name)}")
+        if separator:
+            given[flag.name] = value
+        elif flag.is_bool:
+            given[flag.name] = "true"
+        elif rest:
+            given[flag.name] = rest.pop(0)
+        else:
+            raise FlagError(f"--{name} needs a value")
+    return given
+
+
+def _find(name: str) -> Flag | None:
+    flag = FLAGS.get(name)
+    if flag is None and name.startswith(_EXPERIMENTAL):
+        flag = FLAGS.get(name.removeprefix(_EXPERIMENTAL))
+    return flag
+
+
+def _normal(flag: Flag, value: str, source: str) -> str:
+    """A switch's value in one spelling, so that it can be compared with the default."""
+    if not flag.is_bool:
+        return value
+    try:
+        return "true" if parse_bool(value) else "false"
+    except ValueError as error:
+        raise FlagError(f"invalid value {value!r} for {source}: must be {error}") from error
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name, FLAGS, n=1)
+    return f"; did you mean --{close[0]}?" if close else ""

@@ -1,0 +1,113 @@
+"""``main()``: from the command line to an exit status, with one clear sentence for every failure."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from kvnode.cli.assemble import assemble
+from kvnode.cli.flags import CommandLine, FlagError, help_text, read_command_line
+from kvnode.server import logs
+from kvnode.server.config import NodeConfig
+from kvnode.server.errors import ExitCode
+
+__all__ = ["TERMINATION_LOG_VARIABLE", "main"]
+
+logger = logging.getLogger("kvnode")
+
+#: Names a file that the reason of a failed start or an untimely end is written to; Kubernetes shows its
+#: content in the pod's status.
+TERMINATION_LOG_VARIABLE = "KVNODE_TERMINATION_LOG"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a member until it is told to stop; returns the exit status."""
+    environment = os.environ
+    try:
+        line = read_command_line(sys.argv[1:] if arguments is None else arguments, environment)
+        if line.wants_help:
+            print(help_text(), end="")
+            return ExitCode.OK
+        if line.wants_version:
+            print(_version_text(), end="")
+            return ExitCode.OK
+        config = assemble(line)
+    except FlagError as error:
+        return _fail(str(error), ExitCode.CONFIG, environment)
+    logs.configure(config.log_level, config.log_format, _log_stream(config))
+    _log_start(config, line)
+    return _run(config, environment)
+
+
+def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
+    # Imported late: --help and a wrong flag should not wait for gRPC and LevelDB.
+    import asyncio
+
+    import uvloop
+
+    from kvnode.cli.failures import explain
+    from kvnode.cli.node import run_node
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_node(config))
+    except Exception as error:
+        failure = explain(error)
+        if failure.is_unexpected:
+            logger.critical("this member failed", exc_info=error)
+        return _fail(failure.sentence, failure.exit_code, environment, is_logged=True)
+    logger.info("stopped")
+    return ExitCode.OK
+
+
+def _fail(sentence: str, exit_code: int, environment: Mapping[str, str], *, is_logged: bool = False) -> int:
+    if is_logged:
+        logger.critical(sentence, extra={"exit_code": exit_code})
+    print(f"kvnode: {sentence}", file=sys.stderr)
+    path = environment.get(TERMINATION_LOG_VARIABLE)
+    if path:
+        try:
+            Path(path).write_text(sentence + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"kvnode: cannot write {path}: {error.strerror}", file=sys.stderr)
+    return exit_code
+
+
+def _log_stream(config: NodeConfig) -> TextIO:
+    return sys.stdout if config.log_to_stdout else sys.stderr
+
+
+def _log_start(config: NodeConfig, line: CommandLine) -> None:
+    logger.info(
+        "starting kvnode",
+        extra={
+            "member_name": config.name,
+            "data_dir": str(config.data_dir),
+            "listen_peer_urls": [str(url) for url in config.listen_peer_urls],
+            "listen_client_urls": [str(url) for url in config.listen_client_urls],
+            "initial_cluster_state": str(config.initial_cluster_state),
+            "pid": os.getpid(),
+        },
+    )
+    if line.ignored:
+        logger.warning("flags of etcd without a meaning here are ignored", extra={"flags": line.ignored})
+    if line.unknown_variables:
+        logger.warning(
+            "environment variables that name no flag are ignored", extra={"variables": line.unknown_variables}
+        )
+    if config.client_tls is not None and not any(url.is_tls for url in config.listen_client_urls):
+        logger.warning("certificates for clients are given, but --listen-client-urls are not https")
+    if config.peer_tls is not None and not any(url.is_tls for url in config.listen_peer_urls):
+        logger.warning("certificates for members are given, but --listen-peer-urls are not https")
+    if config.unsafe_no_fsync:
+        logger.warning("--unsafe-no-fsync: acknowledged writes can be lost")
+
+
+def _version_text() -> str:
+    from kvnode.api.version import ETCD_VERSION, program_version
+
+    return f"kvnode Version: {program_version()}\nAPI: etcd {ETCD_VERSION}\n"

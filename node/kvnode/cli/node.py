@@ -1,0 +1,158 @@
+"""One running member put together: listeners, the member, its services, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kvnode.api.server import Services
+from kvnode.cli.failures import ListenFlagError
+from kvnode.cli.member import RunningMember, start_member
+from kvnode.rpc.grpcio import GrpcServer
+from kvnode.rpc.http import HttpServer
+from kvnode.rpc.listen import ListenError
+from kvnode.rpc.stats import RpcStats
+from kvnode.server.config import NodeConfig
+from kvnode.server.errors import ExitCode
+
+__all__ = ["run_node"]
+
+logger = logging.getLogger("kvnode")
+
+#: How long calls that were accepted may take to end once the member is told to stop.
+STOP_GRACE_S = 3.0
+
+
+async def run_node(config: NodeConfig) -> None:
+    """Run a member until a signal; returns when it has stopped in good order.
+
+    Raises:
+        Exception: It could not start, or could not go on; see ``failures.explain``.
+    """
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    http, grpc = HttpServer(config.client_tls), GrpcServer(config)
+    try:
+        # Before the data are touched: a port in use is the commonest mistake, and a harmless one so far.
+        await _listen(config, http, grpc)
+        member = await _unless_stopped(start_member(config), stop)
+        if member is None:
+            return
+        try:
+            await _serve(member, http, grpc, stop)
+        finally:
+            await member.stop()
+    finally:
+        await grpc.stop(0)
+        await http.close()
+
+
+async def _listen(config: NodeConfig, http: HttpServer, grpc: GrpcServer) -> None:
+    for url in config.listen_metrics_urls:
+        with _naming("listen-metrics-urls"):
+            await http.listen(url)
+    for url in config.listen_client_http_urls:
+        with _naming("listen-client-http-urls"):
+            await http.listen(url)
+    for url in config.listen_client_urls:
+        with _naming("listen-client-urls"):
+            grpc.listen(url)
+
+
+@contextmanager
+def _naming(flag: str) -> Iterator[None]:
+    try:
+        yield
+    except ListenError as error:
+        raise ListenFlagError(flag, error) from error
+
+
+async def _serve(member: RunningMember, http: HttpServer, grpc: GrpcServer, stop: asyncio.Event) -> None:
+    services = Services(member)
+    http.member_started(services.probes, _metrics_renderer(member, grpc.stats, services))
+    await grpc.start(services.methods)
+    _log_when_ready(member)
+    failure = asyncio.ensure_future(member.failed())
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((failure, stopped), return_when=asyncio.FIRST_COMPLETED)
+        services.close()
+        if failure.done():
+            raise failure.result()
+        logger.info("stopping: finishing what was accepted")
+        await grpc.stop(STOP_GRACE_S)
+    finally:
+        failure.cancel()
+        stopped.cancel()
+
+
+async def _unless_stopped(
+    starting: asyncio.Future[RunningMember], stop: asyncio.Event
+) -> RunningMember | None:
+    stopped = asyncio.ensure_future(stop.wait())
+    task = asyncio.ensure_future(starting)
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        task.cancel()
+        try:
+            # It may just have come up, and then it has to be stopped like any other.
+            return await task
+        except asyncio.CancelledError:
+            return None
+    finally:
+        stopped.cancel()
+
+
+def _metrics_renderer(member: RunningMember, stats: RpcStats, services: Services) -> Callable[[], bytes]:
+    renderer: list[Callable[[], bytes]] = []
+
+    def render() -> bytes:
+        if not renderer:
+            # Imported at the first scrape: a start need not wait for it.
+            from kvnode.rpc.metrics import Metrics
+
+            renderer.append(Metrics(member, stats, services.probes).render)
+        return renderer[0]()
+
+    return render
+
+
+def _log_when_ready(member: RunningMember) -> None:
+    """Say once that a leader is known, and so that requests can succeed."""
+
+    def look() -> None:
+        if member.leader_id:
+            unsubscribe()
+            logger.info(
+                "ready to serve client requests",
+                extra={
+                    "member_id": f"{member.member_id:x}",
+                    "cluster_id": f"{member.cluster_id:x}",
+                    "leader_id": f"{member.leader_id:x}",
+                    "listen_client_urls": [str(url) for url in member.config.listen_client_urls],
+                },
+            )
+
+    unsubscribe = member.on_leader_change(look)
+    look()
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """The first signal stops in good order, the second at once."""
+
+    def received(number: signal.Signals) -> None:
+        if stop.is_set():
+            logger.warning("second signal: stopping at once", extra={"signal": number.name})
+            os._exit(ExitCode.OTHER)
+        logger.info("signal received", extra={"signal": number.name})
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received, number)
