@@ -1,0 +1,1 @@
+"""The snapshot agent: runs in Jobs and init containers, knows no Kubernetes API."""

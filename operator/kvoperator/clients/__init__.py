@@ -1,0 +1,1 @@
+"""The two worlds that the operator talks to: the Kubernetes API and the members."""

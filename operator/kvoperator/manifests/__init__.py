@@ -1,0 +1,1 @@
+"""Pure builders: from a spec to the Kubernetes objects that a cluster owns."""

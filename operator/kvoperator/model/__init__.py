@@ -1,0 +1,1 @@
+"""Pure: what is wanted, what was seen, what may be done, and how it is told."""

@@ -1,0 +1,1 @@
+"""Pure: from what is wanted and what was seen to the one thing to do next."""
