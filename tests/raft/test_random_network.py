@@ -11,6 +11,8 @@ PLANS = {
     "five-members": FuzzPlan(voters=5, steps=6000),
     "one-member-grows": FuzzPlan(voters=1),
     "plain-raft": FuzzPlan(pre_vote=False, check_quorum=False),
+    "unrest": FuzzPlan(pre_vote=False, check_quorum=False, conf_changes=False, unrest=4.0),
+    "unrest-among-five": FuzzPlan(voters=5, steps=6000, check_quorum=False, unrest=4.0),
     "lossy": FuzzPlan(drop=0.3, duplicate=0.2, reorder=0.6, conf_changes=False),
 }
 SEEDS = int(os.environ.get("RAFT_SEEDS", "20"))

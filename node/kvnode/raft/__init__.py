@@ -5,7 +5,13 @@ from its inputs.
 """
 
 from kvnode.raft.config import RaftConfig
-from kvnode.raft.errors import ConfChangeError, ProposalDroppedError, RaftError, RaftInvariantError
+from kvnode.raft.errors import (
+    ConfChangeError,
+    DropReason,
+    ProposalDroppedError,
+    RaftError,
+    RaftInvariantError,
+)
 from kvnode.raft.messages import Message
 from kvnode.raft.raw_node import RawNode
 from kvnode.raft.ready import Persist, ReadState, Ready, Role, SoftState
@@ -27,6 +33,7 @@ __all__ = [
     "ConfChangeError",
     "ConfChangeKind",
     "ConfState",
+    "DropReason",
     "Entry",
     "EntryKind",
     "HardState",

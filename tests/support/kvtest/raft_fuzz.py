@@ -28,6 +28,8 @@ class FuzzPlan:
     pre_vote: bool = True
     check_quorum: bool = True
     max_members: int = 7
+    unrest: float = 1.0
+    """How often members campaign, crash and get cut off, compared with an average run."""
 
 
 class RaftFuzz:
@@ -57,13 +59,13 @@ class RaftFuzz:
             (self._tick, 10),
             (self._propose, 8),
             (self._read, 4),
-            (self._crash, 0.5),
-            (self._restart, 2),
-            (self._partition, 0.4),
-            (self._heal, 1.0),
+            (self._crash, 0.5 * plan.unrest),
+            (self._restart, 2 * plan.unrest),
+            (self._partition, 0.4 * plan.unrest),
+            (self._heal, 1.0 * plan.unrest),
             (self._compact, 4),
             (self._transfer, 0.3),
-            (self._campaign, 0.2),
+            (self._campaign, 0.2 * plan.unrest),
             (self._unreachable, 0.3),
         ] + ([(self._conf_change, 0.8)] if plan.conf_changes else [])
 

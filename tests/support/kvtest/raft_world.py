@@ -5,16 +5,16 @@ test, a golden script or a fuzzer, decides their order.  Nothing here is random.
 """
 
 import hashlib
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from kvnode.raft import (
     ConfChangeError,
     ConfState,
     Entry,
     EntryKind,
+    HardState,
     MemberId,
     MemoryLogStorage,
     Persist,
@@ -33,7 +33,11 @@ from kvnode.raft.messages import InstallSnapshot, Message
 from kvnode.raft.types import ConfChange, decode_conf_change
 from kvtest.raft_invariants import InvariantBrokenError, RaftChecker
 
-__all__ = ["Machine", "Member", "World", "first_ticks", "ids"]
+__all__ = ["Machine", "Member", "World", "first_ticks", "ids", "last_ticks", "past_entries"]
+
+
+M = TypeVar("M", bound=Message)
+E = TypeVar("E", bound=Event)
 
 
 def ids(*numbers: int) -> list[MemberId]:
@@ -44,6 +48,16 @@ def ids(*numbers: int) -> list[MemberId]:
 def first_ticks(lo: int, hi: int) -> int:
     """Be the chance of tests that want none: always the shortest timeout."""
     return lo
+
+
+def last_ticks(lo: int, hi: int) -> int:
+    """Be the chance of tests that want none: always the longest timeout."""
+    return hi
+
+
+def past_entries(terms: Sequence[int]) -> list[Entry]:
+    """Return entries of these terms from index 2 on; equal term and index give equal data."""
+    return [Entry(term, i, EntryKind.NORMAL, b"%d.%d" % (term, i)) for i, term in enumerate(terms, 2)]
 
 
 @dataclass(frozen=True)
@@ -98,10 +112,14 @@ class World:
         voters: Sequence[int],
         learners: Sequence[int] = (),
         *,
+        logs: Mapping[int, Sequence[int]] | None = None,
         random_ticks: Callable[[int, int], int] = first_ticks,
         **config: Any,
     ) -> None:
-        """Start a bootstrapped cluster; ``config`` are fields of RaftConfig."""
+        """Start a bootstrapped cluster; ``config`` are fields of RaftConfig.
+
+        ``logs`` gives members a past: the terms of their entries from index 2 on (1 is the genesis).
+        """
         self._config = {"random_ticks": random_ticks, **config}
         self.network: list[Message] = []
         self.members: dict[MemberId, Member] = {}
@@ -113,7 +131,10 @@ class World:
         self.states: dict[int, Machine] = {start.index: machine}
         """The one state that all members must have at an index."""
         for number in [*voters, *learners]:
-            self.add_member(number, MemoryLogStorage(start), machine)
+            disk = MemoryLogStorage(start)
+            if logs and logs.get(number):
+                disk.save(HardState(logs[number][-1]), past_entries(logs[number]))
+            self.add_member(number, disk, machine)
 
     def __getitem__(self, number: int) -> RawNode:
         return self.members[MemberId(number)].running
@@ -328,6 +349,19 @@ class World:
         self.checker.read_started(MemberId(number), context)
         self[number].read_index(context)
 
+    def sent(self, kind: type[M]) -> list[M]:
+        """Return the messages of a kind that are under way, in order."""
+        return [message for message in self.network if isinstance(message, kind)]
+
+    def take_network(self) -> list[Message]:
+        """Return the messages under way; they count as lost unless the caller delivers them."""
+        batch, self.network = self.network, []
+        return batch
+
+    def events(self, number: int, kind: type[E]) -> list[E]:
+        """Return the facts of a kind that a member has reported so far."""
+        return [event for event in self.members[MemberId(number)].events if isinstance(event, kind)]
+
     def snapshot(self, number: int, *, keep: int = 0) -> SnapshotMetadata:
         """Let a member regard its applied state as durable, and compact all but ``keep`` entries."""
         member = self.members[MemberId(number)]
@@ -338,19 +372,20 @@ class World:
 
     def log_of(self, number: int) -> list[tuple[int, bytes]]:
         """Return term and data of every entry that is durable on a member."""
+        return [(entry.term, entry.data) for entry in self.entries_of(number)]
+
+    def entries_of(self, number: int) -> list[Entry]:
+        """Return every entry that is durable on a member."""
         disk = self.disks[MemberId(number)]
         if disk.last_index() < disk.first_index():
             return []
-        found = disk.entries(disk.first_index(), disk.last_index() + 1, 1 << 40)
-        return [(entry.term, entry.data) for entry in found]
+        return disk.entries(disk.first_index(), disk.last_index() + 1, 1 << 40)
 
     def applied_data(self, number: int) -> list[bytes]:
-        """Return the data of the applied entries that are still in a member's log, without empty ones."""
+        """Return what was proposed and applied, as far as it is still in a member's log."""
         applied = self.members[MemberId(number)].machine.applied_index
-        first = self.disks[MemberId(number)].first_index()
-        return [data for i, (_, data) in enumerate(self.log_of(number), first) if data and i <= applied]
-
-
-def seeded_ticks(rng: random.Random) -> Callable[[int, int], int]:
-    """Return chance for election timeouts that a seed replays."""
-    return rng.randint
+        return [
+            entry.data
+            for entry in self.entries_of(number)
+            if entry.data and entry.kind is EntryKind.NORMAL and entry.index <= applied
+        ]
