@@ -14,7 +14,7 @@ from kvnode.apply.errors import (
     TooManyOpsError,
     ValueProvidedError,
 )
-from kvnode.apply.ranges import overlaps
+from kvnode.apply.ranges import FROM_KEY, overlaps
 from kvnode.pb.rpc_pb2 import (
     DeleteRangeRequest,
     LeaseGrantRequest,
@@ -155,7 +155,11 @@ class _Written:
         self.deletes: list[tuple[bytes, bytes]] = []
 
     def deletes_key(self, key: bytes) -> bool:
-        return any(overlaps(key, start, range_end) for start, range_end in self.deletes)
+        # As in etcd, a deletion without upper bound does not count: "clear all from here on, then put"
+        # is one transaction there, so it has to be one here.
+        return any(
+            range_end != FROM_KEY and overlaps(key, start, range_end) for start, range_end in self.deletes
+        )
 
 
 def _written(ops: Sequence[RequestOp]) -> _Written:

@@ -42,7 +42,7 @@ def choose_branch(store: Store, request: TxnRequest) -> Branch:
 def check_branch(
     store: Store, branch: Branch, put_refusal: Callable[[PutRequest], KvError | None] | None
 ) -> None:
-    """Raise the first error that running ``branch`` would meet: of its puts, then of its ranges.
+    """Raise the first error, in order of execution, that running ``branch`` would meet.
 
     Args:
         store: in the state before the transaction.
@@ -52,18 +52,16 @@ def check_branch(
     Raises:
         KvError: nothing was changed.
     """
-    if put_refusal is not None:
-        for op in _ops(branch):
-            if op.HasField("request_put"):
-                refusal = put_refusal(op.request_put)
-                if refusal is not None:
-                    raise refusal
     for op in _ops(branch):
         if op.HasField("request_range"):
             revision = op.request_range.revision
             # Unlike in a plain range, a negative revision does not mean the current one.
             if revision:
                 store.check_revision(revision)
+        elif put_refusal is not None and op.HasField("request_put"):
+            refusal = put_refusal(op.request_put)
+            if refusal is not None:
+                raise refusal
 
 
 def execute_branch(

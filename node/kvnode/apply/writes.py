@@ -43,7 +43,9 @@ class KeyWriter:
         leases = store.leases
         old_lease = leases.get(key, 0) if leases else 0
         if request.ignore_value:
-            value = parse_record(store.record(store.index.latest(key))).value
+            # Gone if the same transaction has deleted it: then there is nothing to keep.
+            kept = store.index.latest(key)
+            value = parse_record(store.record(kept)).value if kept else b""
         if request.ignore_lease:
             lease = old_lease
         if response is not None:
