@@ -229,6 +229,12 @@ def test_an_installed_snapshot_replaces_the_log(engine: Engine, index: int) -> N
     assert [key for key, _ in engine.iterate(b"e", b"f")] == [log_entry_key(index + 1)]
 
 
+def test_a_snapshot_counts_as_committed_after_a_restart(engine: Engine) -> None:
+    log = new_log(engine)
+    log.save(None, (), SnapshotMetadata(30, 1, VOTERS))
+    assert LogStore.open(engine).hard_state == HardState(1, MemberId(0), 30)
+
+
 def test_a_state_that_the_log_does_not_reach_is_damage(engine: Engine) -> None:
     log = new_log(engine)
     log.save(HardState(1), run_of(2, 9))

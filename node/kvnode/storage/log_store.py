@@ -281,7 +281,7 @@ class LogStore:
             # With every delete, not only once: LevelDB may keep a later batch and lose an earlier,
             # unsynced one, and a delete without its base would look like a gap.
             put(LOG_BASE, _BASE.pack(base, view.base_term))
-            self._purge(batch, _PURGES_PER_SAVE + _PURGES_PER_ENTRY * len(entries), base)
+            self._purge(batch, _PURGES_PER_SAVE + _PURGES_PER_ENTRY * len(entries))
         if entries:
             first = entries[0].index
             new_last = entries[-1].index
@@ -383,7 +383,7 @@ class LogStore:
         view = self._view
         batch = self._engine.batch()
         batch.put(LOG_BASE, _BASE.pack(view.base_index, view.base_term))
-        self._purge(batch, self.purge_backlog, view.base_index)
+        self._purge(batch, self.purge_backlog)
         self._engine.write(batch, sync=True)
 
     # Private.
@@ -492,13 +492,11 @@ class LogStore:
         self._recent_bytes = 0
         self._view = _View(snapshot.index, snapshot.term, snapshot.index, snapshot.index + 1, [], (), ())
 
-    def _purge(self, batch: WriteBatch, limit: int, base: Index) -> None:
-        """Put up to ``limit`` deletes of entries that are not above ``base`` into ``batch``."""
+    def _purge(self, batch: WriteBatch, limit: int) -> None:
+        """Put up to ``limit`` deletes of compacted entries into ``batch``, which holds their base."""
         purges = self._purges
         while purges and limit > 0:
             first, last = purges[0]
-            if last > base:
-                return  # compacted after the caller looked; its base is not in this batch
             stop = min(last + 1, first + limit)
             for index in range(first, stop):
                 batch.delete(log_entry_key(index))
