@@ -136,13 +136,15 @@ class Log:
         key = (lo, hi, max_bytes)
         if key == self._slice_key:
             return self._slice
-        found: Sequence[Entry]
+        found: list[Entry]
         if lo >= self._window_first:
             found = self._window[lo - self._window_first : hi + 1 - self._window_first]
         elif self.pending_snapshot is not None:
             raise CompactedError(lo, first_index=self.first_index)
         else:
             found = self._storage.entries(lo, min(hi + 1, self._window_first), max_bytes)
+            if lo + len(found) == self._window_first <= hi:
+                found = found + self._window[: hi + 1 - self._window_first]
         self._slice = _limited(found, max_bytes)
         self._slice_key = key
         return self._slice

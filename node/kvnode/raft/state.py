@@ -129,7 +129,9 @@ class RaftState:
         self.role = Role.LEADER
         self._set_leader(self.member_id)
         log = self.log
-        self.tracker.progress[self.member_id].match_index = log.stable_index
+        own = self.tracker.progress[self.member_id]
+        own.match_index = log.stable_index
+        own.become_replicate()
         # A membership change among the entries of former terms may still be unapplied; finding out
         # would mean reading them all, so none may be proposed before they are all applied.
         self.pending_conf_index = log.last_index

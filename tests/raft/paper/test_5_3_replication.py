@@ -99,6 +99,16 @@ def test_a_leader_counts_its_own_copy_only_when_it_is_durable():
     assert world[1].commit_index == 3
 
 
+def test_a_leader_counts_no_more_than_its_finished_write_held():
+    """Thesis 10.2.1: what was proposed during the write is not durable with it."""
+    world = led(1)
+    world[1].propose([b"a"])
+    world.perform_ready(1)
+    world[1].propose([b"b"])
+    world.finish_persist(1)
+    assert (world[1].commit_index, world[1].last_index) == (3, 4)
+
+
 def test_a_majority_of_followers_commits_before_the_leaders_disk_but_it_applies_afterwards():
     """Thesis 10.2.1: the leader may commit an entry before it has written it itself."""
     world = led()
