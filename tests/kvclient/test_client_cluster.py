@@ -2,42 +2,52 @@
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from kvclient import Client, KvClientError, LearnerNotReadyError, MemberNotFoundError, UnhealthyClusterError
 from kvclient.snapshot_file import save_snapshot
 from kvtest.processes import ClusterProcesses
 
+T = TypeVar("T")
+
 DEADLINE_S = 40.0
+
+# A learner lags, or the members have not been connected for long enough yet.
+NOT_YET = (LearnerNotReadyError, UnhealthyClusterError)
+
+
+async def allowed(change: Callable[[], Awaitable[T]]) -> T:
+    """The change's answer, asked for until the members have been connected for long enough."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return await change()
+            except NOT_YET:
+                await asyncio.sleep(0.1)
 
 
 async def test_a_member_is_added_as_learner_promoted_and_removed(tmp_path: Path) -> None:
     with ClusterProcesses(tmp_path) as cluster:
         async with Client(cluster.endpoints) as client:
-            # It lags, or the members have not been connected for long enough.
-            not_yet = (LearnerNotReadyError, UnhealthyClusterError)
             joining = cluster.new_member()
             added = await client.cluster.add_member([joining.peer_url], is_learner=True)
+            member_id = added.member.ID
             assert added.member.isLearner
-            with pytest.raises(not_yet):
-                await client.cluster.promote_member(added.member.ID)
+            with pytest.raises(NOT_YET):
+                await client.cluster.promote_member(member_id)
             joining.start()
             await asyncio.to_thread(joining.wait_listening)
-            async with asyncio.timeout(DEADLINE_S):
-                while True:
-                    try:
-                        promoted = await client.cluster.promote_member(added.member.ID)
-                        break
-                    except not_yet:
-                        await asyncio.sleep(0.1)
+            promoted = await allowed(lambda: client.cluster.promote_member(member_id))
             assert [member.isLearner for member in promoted.members] == [False, False]
             await asyncio.to_thread(joining.wait_serving)
-            removed = await client.cluster.remove_member(added.member.ID, timeout_s=DEADLINE_S)
+            removed = await allowed(lambda: client.cluster.remove_member(member_id))
             assert len(removed.members) == 1
             with pytest.raises(MemberNotFoundError):
-                await client.cluster.remove_member(added.member.ID)
+                await client.cluster.remove_member(member_id)
 
 
 async def test_a_members_peer_urls_can_be_changed(tmp_path: Path) -> None:

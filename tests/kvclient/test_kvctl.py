@@ -177,6 +177,30 @@ def test_watch_runs_a_command_for_each_event(
         wait_until(lambda: output().endswith(line), what="the command ran", timeout_s=DEADLINE_S)
 
 
+def test_interactive_watches_are_started_line_by_line(
+    single: ClusterProcesses, kvctl: Kvctl, space: str
+) -> None:
+    revision = json.loads(ok(kvctl("put", space + "k", "v", "-w", "json")))["header"]["revision"]
+    command = [sys.executable, "-m", "kvclient", "--endpoints", single.endpoints[0], "watch", "-i"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(f"nonsense\nwatch --rev={revision} {space}k\n".encode())
+        process.stdin.flush()
+        assert [process.stdout.readline() for _ in range(3)] == [b"PUT\n", f"{space}k\n".encode(), b"v\n"]
+        process.stdin.write(b"progress\n")
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(b"progress notify: ")
+        process.send_signal(signal.SIGINT)
+        # Standard input is still open: ending must not wait for another line.
+        assert process.wait(DEADLINE_S) == 130
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+    assert errors.strip() == b"Invalid command 'nonsense': only watch and progress are understood here"
+
+
 def test_watching_compacted_history_says_where_it_could_begin(kvctl: Kvctl, space: str) -> None:
     old = json.loads(ok(kvctl("put", space + "k", "1", "-w", "json")))["header"]["revision"]
     revision = json.loads(ok(kvctl("put", space + "k", "2", "-w", "json")))["header"]["revision"]
@@ -330,6 +354,16 @@ def test_a_saved_snapshot_becomes_a_new_cluster(kvctl: Kvctl, space: str, tmp_pa
 
 
 # -- options, errors, terminals ------------------------------------------------
+
+
+def test_help_is_shown_without_loading_grpc_or_rich() -> None:
+    script = (
+        "import sys, kvclient.cli.app as app; code = app.run(['--help']); "
+        "slow = {'grpc', 'rich', 'google.protobuf', 'plyvel'} & set(sys.modules); "
+        "sys.exit(f'{code} {slow}' if code or slow else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_options_come_from_the_environment(single: ClusterProcesses, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +167,7 @@ async def _interactive(client: Client) -> None:
     """Commands line by line; the end of the input leaves the watches running."""
     watchers: list[Watcher] = []
     async with asyncio.TaskGroup() as group:
-        while line := await asyncio.to_thread(sys.stdin.readline):
+        async for line in _lines_of_stdin():
             try:
                 words = split_words(line)
                 if not words:
@@ -183,6 +184,35 @@ async def _interactive(client: Client) -> None:
             watcher = _watcher(client, wanted)
             watchers.append(watcher)
             group.create_task(_follow(watcher, wanted.program))
+
+
+async def _lines_of_stdin() -> AsyncIterator[str]:
+    """Lines as they are typed.
+
+    A daemon thread reads the bare descriptor: a pool's thread would be waited for at exit,
+    and one inside ``sys.stdin`` would hold its lock then, so Ctrl-C would hang until Enter.
+    """
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def read() -> None:
+        while True:
+            try:
+                piece = os.read(sys.stdin.fileno(), 65536)
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            except (OSError, RuntimeError):  # RuntimeError: the loop has ended.
+                return
+            if not piece:
+                return
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    rest = b""
+    while piece := await pieces.get():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "surrogateescape")
+    if rest:
+        yield rest.decode("utf-8", "surrogateescape")
 
 
 def _parse_line(words: Sequence[str]) -> _Wanted:

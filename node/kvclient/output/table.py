@@ -55,14 +55,14 @@ class TablePrinter(Printer):
         self._table(
             _KV_COLUMNS,
             [_kv_row(kv) for kv in response.kvs],
-            title=f"{response.count} keys at revision {response.header.revision}{more}",
+            title=f"{_keys(response.count)} at revision {response.header.revision}{more}",
         )
 
     def delete(self, response: rpc_pb2.DeleteRangeResponse) -> None:
         self._table(
             _KV_COLUMNS,
             [_kv_row(kv) for kv in response.prev_kvs],
-            title=f"{response.deleted} keys deleted at revision {response.header.revision}",
+            title=f"{_keys(response.deleted)} deleted at revision {response.header.revision}",
         )
 
     def txn(self, response: rpc_pb2.TxnResponse, views: TxnViews) -> None:
@@ -284,3 +284,7 @@ def _kv_row(kv: kv_pb2.KeyValue) -> list[str]:
         str(kv.version),
         f"{kv.lease:016x}" if kv.lease else "",
     ]
+
+
+def _keys(count: int) -> str:
+    return "1 key" if count == 1 else f"{count} keys"
