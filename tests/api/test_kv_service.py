@@ -124,14 +124,28 @@ async def test_a_transaction_of_serializable_reads_needs_no_quorum(served: Serve
         pytest.param("Put", pb.PutRequest(value=b"1"), "key is not provided", id="put-without-key"),
         pytest.param("DeleteRange", pb.DeleteRangeRequest(), "key is not provided", id="delete-without-key"),
         pytest.param(
-            "Put", pb.PutRequest(key=b"a", value=b"1", ignore_value=True), "value is provided", id="ignore-value"
+            "Put",
+            pb.PutRequest(key=b"a", value=b"1", ignore_value=True),
+            "value is provided",
+            id="ignore-value",
         ),
         pytest.param(
-            "Put", pb.PutRequest(key=b"a", lease=1, ignore_lease=True), "lease is provided", id="ignore-lease"
+            "Put",
+            pb.PutRequest(key=b"a", lease=1, ignore_lease=True),
+            "lease is provided",
+            id="ignore-lease",
         ),
-        pytest.param("Put", pb.PutRequest(key=b"a", ignore_value=True), "key not found", id="nothing-to-keep"),
         pytest.param(
-            "Txn", pb.TxnRequest(success=[pb.RequestOp()]), "key not found", id="txn-with-empty-operation"
+            "Put",
+            pb.PutRequest(key=b"a", ignore_value=True),
+            "key not found",
+            id="nothing-to-keep",
+        ),
+        pytest.param(
+            "Txn",
+            pb.TxnRequest(success=[pb.RequestOp()]),
+            "key not found",
+            id="txn-with-empty-operation",
         ),
         pytest.param(
             "Txn",
@@ -216,7 +230,14 @@ async def test_a_learner_reads_its_own_state_and_nothing_else(served: ServedMemb
     assert local.header == header(1)
     refusal = (grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner")
     assert await served.client.refused("KV/Range", pb.RangeRequest(key=b"a")) == refusal
-    for method in ("KV/Put", "KV/DeleteRange", "KV/Txn", "KV/Compact", "Lease/LeaseGrant", "Cluster/MemberList"):
+    for method in (
+        "KV/Put",
+        "KV/DeleteRange",
+        "KV/Txn",
+        "KV/Compact",
+        "Lease/LeaseGrant",
+        "Cluster/MemberList",
+    ):
         assert await served.client.refused(method, b"") == refusal
 
 

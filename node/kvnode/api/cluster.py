@@ -8,6 +8,7 @@ from kvnode.api.errors import BadMemberUrlsError
 from kvnode.api.gate import Gate
 from kvnode.api.port import Method, UnaryMethod
 from kvnode.apply.applier import member_message
+from kvnode.apply.errors import MemberNotFoundError
 from kvnode.pb.rpc_pb2 import (
     Member,
     MemberAddRequest,
@@ -60,6 +61,9 @@ class ClusterService:
 
     async def update(self, request: MemberUpdateRequest) -> MemberUpdateResponse:
         """Give a member other peer URLs."""
+        # Before the URLs are looked at, as etcd does.
+        if self._member.applier.membership.get(request.ID) is None:
+            raise MemberNotFoundError
         await self._member.update_member(request.ID, _checked_urls(request.peerURLs))
         response = MemberUpdateResponse(members=self._members())
         self._gate.fill_without_revision(response.header)

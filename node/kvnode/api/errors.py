@@ -10,6 +10,7 @@ __all__ = [
     "LearnerNotSupportedError",
     "NoLeaderError",
     "RequestTooLargeError",
+    "malformed_message",
     "malformed_request",
 ]
 
@@ -45,3 +46,8 @@ class BadMemberUrlsError(KvError):
 def malformed_request(error: Exception) -> tuple[StatusCode, str]:
     """The status of a request whose bytes are not the message they should be (as grpc-go)."""
     return StatusCode.INTERNAL, f"grpc: error unmarshalling request: {error}"
+
+
+def malformed_message(error: Exception) -> tuple[StatusCode, str]:
+    """The same for a message of a stream."""
+    return StatusCode.INTERNAL, f"grpc: failed to unmarshal the received message: {error}"

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from kvnode.api.errors import NoLeaderError, malformed_request
+from kvnode.api.errors import NoLeaderError, malformed_message
 from kvnode.api.gate import Gate
 from kvnode.api.port import RpcError, StreamCall, StreamHandler
 from kvnode.server.errors import StoppedError
@@ -28,7 +28,7 @@ def parse(request_type: type[RequestT], payload: bytes) -> RequestT:
     try:
         return request_type.FromString(payload)
     except DecodeError as error:
-        raise RpcError(*malformed_request(error)) from error
+        raise RpcError(*malformed_message(error)) from error
 
 
 class Streams:
@@ -70,7 +70,9 @@ class Streams:
         return serve
 
     def close(self) -> None:
-        """End every stream, so that clients go on at another member."""
+        """End every stream, so that clients go on at another member.  Idempotent."""
+        if self._gate.is_stopping:
+            return
         self._gate.is_stopping = True
         self._unsubscribe()
         if self._timer is not None:

@@ -18,7 +18,7 @@ from kvnode.api.catch_up import CatchUp
 from kvnode.api.gate import Gate
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, StreamCall, StreamMethod
 from kvnode.api.streams import Streams, parse
-from kvnode.mvcc.errors import WatchIdInUseError
+from kvnode.mvcc.errors import CompactedError, WatchIdInUseError
 from kvnode.mvcc.watch import Watcher, WatchSpec
 from kvnode.pb.rpc_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
 from kvnode.status import KvError
@@ -134,7 +134,9 @@ class _WatchStream:
         watch = self._watches.pop(watcher)
         del self._watchers[watch.id]
         response = WatchResponse(watch_id=watch.id, canceled=True, compact_revision=compact_revision)
-        self._respond(response)
+        # Without a revision, as from etcd: nothing is promised up to anywhere.
+        self._gate.fill_without_revision(response.header)
+        self._send(response.SerializeToString())
 
     # The stream's two halves.
 
@@ -195,8 +197,8 @@ class _WatchStream:
                 raise WatchIdInUseError
             watcher = self._member.hub.create(spec, self)
         except KvError as error:
-            # The bare text: this one field of the API lacks the prefix of all others.
-            reason = str(error.args[0])
+            # etcd leaves the prefix of all its messages out here, but for this one error.
+            reason = error.message if isinstance(error, CompactedError) else str(error.args[0])
             self._respond(WatchResponse(watch_id=NO_WATCH, created=True, canceled=True, cancel_reason=reason))
             return
         watch = _Watch(request.watch_id or self._free_id(), request)

@@ -94,7 +94,7 @@ async def _unless_stopped(
     starting: asyncio.Future[RunningMember], stop: asyncio.Event
 ) -> RunningMember | None:
     stopped = asyncio.ensure_future(stop.wait())
-    task = asyncio.ensure_future(starting)
+    task = asyncio.get_running_loop().create_task(starting)
     try:
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
         if task.done():

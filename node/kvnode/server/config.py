@@ -4,6 +4,7 @@ This is plain data.  Flags and environment are read in ``kvnode.cli`` only; each
 the field, so that the command line can name the flag it came from.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,6 +34,9 @@ __all__ = [
 MAX_ELECTION_TIMEOUT_MS = 50_000
 
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
+
+#: A DNS name, an IPv4 address, or an IPv6 address with an optional zone; empty listens everywhere.
+_HOST = re.compile(r"[A-Za-z0-9._-]*|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
 
 
 class ConfigError(ValueError):
@@ -344,6 +348,8 @@ def parse_url(text: str, *, listen: bool = False) -> Url:
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("the URL must not have a path")
     host = parts.hostname or ""
+    if not _HOST.fullmatch(host):
+        raise ValueError("the host must be a name or an IP address")
     if listen and not _can_listen_on(host):
         raise ValueError("the host to listen on must be an IP address or localhost")
     return Url(parts.scheme, host, port, text)
