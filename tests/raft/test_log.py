@@ -92,6 +92,12 @@ def test_what_was_not_handed_out_cannot_have_been_applied():
         log.applied(2)
 
 
+def test_a_log_that_lost_committed_entries_stops_the_member():
+    """Going on would let them be replaced by others."""
+    with pytest.raises(RaftInvariantError, match="entries are lost"):
+        log_of(1, commit=3)
+
+
 def test_a_replaced_tail_is_no_longer_durable():
     log = log_of(1, 1, 1)
     log.merge(2, past_entries([1, 2])[1:])

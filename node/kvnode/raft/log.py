@@ -46,7 +46,8 @@ class Log:
         """Continue from storage.
 
         Raises:
-            RaftInvariantError: the state machine misses compacted entries, or is ahead of the log.
+            RaftInvariantError: the state machine misses compacted entries, or the log misses entries that
+                were applied or are known to be committed.
         """
         before = storage.first_index() - 1
         last = storage.last_index()
@@ -54,6 +55,10 @@ class Log:
         if not before <= applied <= last:
             raise RaftInvariantError(
                 f"applied up to {applied}, but the log reaches from {before + 1} to {last}"
+            )
+        if commit_index > last:
+            raise RaftInvariantError(
+                f"committed up to {commit_index}, but the log ends at {last}: entries are lost"
             )
         self._storage = storage
         self._window: list[Entry] = []
@@ -68,7 +73,7 @@ class Log:
         """Durable on this member."""
         self.issued_index = last
         """Durable, or in the Persist under way and still wanted."""
-        self.commit_index = min(max(commit_index, applied), last)
+        self.commit_index = max(commit_index, applied)
         self.durable_commit = max(commit_index, applied)
         """The newest commit index that a restart would know of."""
         self.conf_barrier: Index = 0

@@ -1,4 +1,15 @@
-"""Membership changes on a running member (Raft thesis 4): one at a time, in effect once applied."""
+"""Membership changes on a running member (Raft thesis 4): one at a time, in effect once applied.
+
+In the thesis a change counts as soon as it is in the log.  Here it counts when it is applied, so that the
+state machine can still refuse it and nothing must be undone when a log is truncated.  The price is that
+members may differ by one change for a while, and this is what keeps that safe:
+
+- the next change may be proposed only when the former is applied on the leader (``check_proposal``)
+- a member with a committed change that it has not applied does not campaign (``election``)
+- nobody applies a change, or tells that it is committed, before that is durable (``Log.conf_barrier``,
+  ``replication.withholds_commit``)
+- a leader that is no voter any more leads on until the voters know (``_start_leaving``)
+"""
 
 from kvnode.raft import reading
 from kvnode.raft.confchange import changed

@@ -61,6 +61,8 @@ class RawNode:
     def step(self, message: Message) -> None:
         """React to a message from another member.
 
+        Before an ``InstallSnapshot``, apply everything that was handed out: the membership jumps with it.
+
         Raises:
             RaftInvariantError: the message contradicts what raft guarantees; stop this member.
         """
@@ -207,11 +209,9 @@ class RawNode:
             state.messages += state.messages_after_persist
             state.messages_after_persist = []
             return None
-        hard_state: HardState | None = HardState(state.term, state.vote, state.log.commit_index)
-        if hard_state == self._issued:
-            hard_state = None
-        else:
-            self._issued = HardState(state.term, state.vote, state.log.commit_index)
+        now = HardState(state.term, state.vote, state.log.commit_index)
+        hard_state = None if now == self._issued else now
+        self._issued = now
         entries, snapshot = state.log.take_unwritten()
         messages = tuple(state.messages_after_persist)
         state.messages_after_persist = []

@@ -46,7 +46,7 @@ def test_a_cluster_grows_from_one_to_three():
 
 
 def test_a_change_counts_once_it_is_applied():
-    """Here differs from the thesis, which lets it count once it is in the log: see node/README.md."""
+    """In the thesis it counts once it is in the log; why not here is said in ``kvnode.raft.membership``."""
     world = led(1)
     world.add_member(2)
     world[1].propose_conf_change(ConfChange(ADD, B))
