@@ -7,11 +7,12 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kvnode.storage import leveldb_files
+from kvnode.storage import leveldb, leveldb_files
 from kvnode.storage.errors import (
     StorageClosedError,
     StorageCorruptError,
@@ -165,6 +166,72 @@ def test_a_killed_process_loses_no_acknowledged_save(tmp_path: Path) -> None:
         entries = log.entries(log.first_index(), log.last_index() + 1, 1 << 30)
         assert [entry.data for entry in entries] == [b"%d" % entry.index * 50 for entry in entries]
         engine.close()
+
+
+def test_closing_waits_for_the_threads_that_are_inside(tmp_path: Path) -> None:
+    engine = LevelDbEngine(tmp_path / "db", SMALL, create=True)
+    for i in range(500):
+        put(engine, b"%04d" % i, os.urandom(500))
+    snapshot = engine.snapshot()
+
+    def scan() -> None:
+        assert len(list(snapshot.iterate())) == 500
+
+    def scan_backward() -> None:
+        assert len(list(engine.iterate(reverse=True))) >= 500
+
+    uses = (
+        lambda: put(engine, b"x", os.urandom(2000)),
+        lambda: put(engine, b"y", os.urandom(2000), sync=True),
+        engine.sync,
+        engine.compact_range,
+        scan,
+        scan_backward,
+    )
+    under_way = [threading.Event() for _ in uses]
+    ends: list[BaseException] = []
+
+    def run(use: Callable[[], object], begun: threading.Event) -> None:
+        try:
+            while True:
+                use()
+                begun.set()
+        except BaseException as error:
+            ends.append(error)
+
+    threads = [
+        threading.Thread(target=run, args=pair, daemon=True) for pair in zip(uses, under_way, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for begun in under_way:
+        assert begun.wait(60)
+    engine.close()
+    for thread in threads:
+        thread.join(60)
+    assert [type(end) for end in ends] == [StorageClosedError] * len(uses), ends
+    snapshot.close()
+    assert len(contents(tmp_path / "db")) == 502
+
+
+def test_a_large_database_is_compacted_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leveldb, "_COMPACT_BYTES", 100_000)
+    engine = LevelDbEngine(tmp_path / "db", SMALL, create=True)
+    for i in range(2000):
+        put(engine, b"r" + i.to_bytes(8, "big"), os.urandom(500))
+    assert len(engine._inner_bounds(None, None)) > 5
+    bounds = engine._inner_bounds(b"r", b"s")
+    assert bounds == sorted(bounds)
+    assert b"r" < bounds[0] < bounds[-1] < b"r" + (2000).to_bytes(8, "big")
+    assert engine._inner_bounds(b"s", None) == []
+    batch = engine.batch()
+    for i in range(1900):
+        batch.delete(b"r" + i.to_bytes(8, "big"))
+    engine.write(batch)
+    engine.compact_range()
+    assert len(list(engine.iterate())) == 100
+    assert engine.approximate_size_bytes() < 300_000
+    engine.close()
 
 
 # Damage.

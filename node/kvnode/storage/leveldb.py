@@ -13,13 +13,17 @@ What plyvel or LevelDB would do differently from the engine protocol, and what i
   changes files when its write buffer is full) may be lost to a power failure that spares the later
   ones.  ``sync`` therefore syncs all log files, oldest first.
 - An end of a log file that is damaged rather than cut short is dropped: ``leveldb_files`` looks first.
+- Closing a database while another thread is inside it (plyvel lets go of the interpreter there) frees
+  memory in use.  ``close`` therefore waits for such calls, and long ones are made in pieces.
 - With ``create_if_missing`` LevelDB puts a new database over the files of one whose CURRENT is gone.
   So creating and opening are separate here.
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -47,6 +51,14 @@ __all__ = [
 _MIB: Final = 1 << 20
 # Above every key of either database: keys start with an ASCII letter.
 _BEHIND_ALL_KEYS: Final = b"\xff" * 8
+#: An iterator steps through this many records at a time, or about this many bytes; fewer at first,
+#: because many readers want a few only.
+_STEP_RECORDS: Final = 256
+_FIRST_STEP_RECORDS: Final = 4
+_STEP_BYTES: Final = 256 << 10
+#: A compaction by hand goes over about this many bytes at a time.
+_COMPACT_BYTES: Final = 64 * _MIB
+_MAX_COMPACT_PARTS: Final = 64
 _FULL_TEXTS: Final = ("No space left on device", "Disk quota exceeded", "File too large")
 _LOCK_TEXTS: Final = ("Resource temporarily unavailable", "already held by process")
 
@@ -115,22 +127,60 @@ class LevelDbBatch:
         return self._count
 
 
+class _InUse:
+    """Counts the calls that are inside LevelDB, so that closing can wait for them.
+
+    ``get`` and unsynced work of the thread that closes need not be counted: that thread is not in two
+    places at once.
+    """
+
+    __slots__ = ("_calls", "_condition", "_path", "is_closed")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._condition = threading.Condition(threading.Lock())
+        self._calls = 0
+        self.is_closed = False
+
+    def __enter__(self) -> None:
+        with self._condition:
+            if self.is_closed:
+                raise StorageClosedError(self._path, "closed")
+            self._calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._calls -= 1
+            if self.is_closed and not self._calls:
+                self._condition.notify_all()
+
+    def end(self) -> None:
+        """Let no further call in, and return when the last one has left."""
+        with self._condition:
+            self.is_closed = True
+            while self._calls:
+                self._condition.wait()
+
+
 class _View:
     """Reads shared by the engine and its snapshots.
 
     Args:
         path: the database's directory, for error messages.
         source: a plyvel DB or Snapshot; both have ``get`` and ``raw_iterator``.
+        in_use: the engine's.
     """
 
-    __slots__ = ("_get", "_raw_iterator", "path")
+    __slots__ = ("_get", "_in_use", "_raw_iterator", "path")
 
-    def __init__(self, path: str, source: Any) -> None:
+    def __init__(self, path: str, source: Any, in_use: _InUse) -> None:
         self.path = path
+        self._in_use = in_use
         self._get = source.get
         self._raw_iterator = source.raw_iterator
 
     def get(self, key: bytes, /) -> bytes | None:
+        """See ``ReadView``; only for the thread that closes the engine."""
         try:
             value: bytes | None = self._get(key, verify_checksums=True)
         except (plyvel.Error, RuntimeError) as error:
@@ -145,20 +195,28 @@ class _View:
         reverse: bool = False,
         include_value: bool = True,
     ) -> Iterator[tuple[bytes, bytes]]:
+        in_use = self._in_use
+        steps = _steps_back if reverse else _steps
+        raw = None
+        limit = _FIRST_STEP_RECORDS
         try:
-            # A scan must not push the working set out of the block cache.
-            raw = self._raw_iterator(verify_checksums=True, fill_cache=False)
-        except (plyvel.Error, RuntimeError) as error:
-            _raise_for_read(self.path, error)
-        try:
-            if reverse:
-                yield from _backward(raw, start, stop, include_value)
-            else:
-                yield from _forward(raw, start, stop, include_value)
+            with in_use:
+                # A scan must not push the working set out of the block cache.
+                raw = self._raw_iterator(verify_checksums=True, fill_cache=False)
+                _position(raw, start, stop, reverse)
+            bound = start if reverse else stop
+            while True:
+                with in_use:
+                    records, is_done = steps(raw, bound, include_value, limit)
+                yield from records
+                if is_done:
+                    return
+                limit = min(limit * 4, _STEP_RECORDS)
         except (plyvel.Error, RuntimeError) as error:
             _raise_for_read(self.path, error)
         finally:
-            raw.close()
+            if raw is not None:
+                raw.close()
 
 
 class LevelDbSnapshot(_View):
@@ -166,12 +224,16 @@ class LevelDbSnapshot(_View):
 
     __slots__ = ("_snapshot",)
 
-    def __init__(self, path: str, snapshot: Any) -> None:
-        super().__init__(path, snapshot)
+    def __init__(self, path: str, snapshot: Any, in_use: _InUse) -> None:
+        super().__init__(path, snapshot, in_use)
         self._snapshot = snapshot
 
     def close(self) -> None:
-        self._snapshot.close()
+        try:
+            with self._in_use:
+                self._snapshot.close()
+        except StorageClosedError:
+            pass  # the engine took it along
         self._get = self._raw_iterator = self._refuse
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
@@ -196,7 +258,7 @@ class LevelDbEngine(_View):
 
     def __init__(self, path: str | Path, options: LevelDbOptions = STATE_OPTIONS, *, create: bool) -> None:
         self._db = _open(str(path), options, create=create)
-        super().__init__(str(path), self._db)
+        super().__init__(str(path), self._db, _InUse(str(path)))
         self._write_batch = self._db.write_batch
         self._failure: str | None = None
         self._known_logs: list[str] = []
@@ -213,46 +275,49 @@ class LevelDbEngine(_View):
         if type(batch) is not LevelDbBatch:
             raise TypeError(f"a batch of another engine: {type(batch).__name__}")
         raw = batch.raw
-        try:
-            if sync:
-                # plyvel fixes ``sync`` when a batch is made; appending copies the bytes once.
-                synced = self._write_batch(sync=True)
-                synced.append(raw)
-                synced.write()
-            else:
-                raw.write()
-        except plyvel.Error as error:
-            self._failure = str(error)
-            raise _mapped(self.path, error) from error
-        except RuntimeError as error:
-            raise StorageClosedError(self.path, "closed") from error
+        with self._in_use:
+            try:
+                if sync:
+                    # plyvel fixes ``sync`` when a batch is made; appending copies the bytes once.
+                    synced = self._write_batch(sync=True)
+                    synced.append(raw)
+                    synced.write()
+                else:
+                    raw.write()
+            except plyvel.Error as error:
+                self._failure = str(error)
+                raise _mapped(self.path, error) from error
 
     def sync(self) -> None:
         if self._failure is not None:
             raise StorageClosedError(self.path, f"refuses to write after: {self._failure}")
-        if self._db.closed:
-            raise StorageClosedError(self.path, "closed")
-        try:
-            self._sync_logs()
-        except OSError as error:
-            # The kernel may drop the dirty pages of a failed sync, so trying again proves nothing.
-            self._failure = f"sync failed: {error}"
-            raise _from_os_error(self.path, error) from error
+        with self._in_use:
+            try:
+                self._sync_logs()
+            except OSError as error:
+                # The kernel may drop the dirty pages of a failed sync, so trying again proves nothing.
+                self._failure = f"sync failed: {error}"
+                raise _mapped(self.path, error) from error
 
     def snapshot(self) -> LevelDbSnapshot:
         try:
-            return LevelDbSnapshot(self.path, self._db.snapshot())
+            return LevelDbSnapshot(self.path, self._db.snapshot(), self._in_use)
         except RuntimeError as error:
             raise StorageClosedError(self.path, "closed") from error
 
     def compact_range(self, start: bytes | None = None, stop: bytes | None = None) -> None:
-        try:
-            self._db.compact_range(
-                start=b"" if start is None else start,
-                stop=_BEHIND_ALL_KEYS if stop is None else stop,
-            )
-        except (plyvel.Error, RuntimeError) as error:
-            _raise_for_read(self.path, error)
+        """See ``Engine``; made in parts, so that closing the engine ends it soon."""
+        bounds = [
+            b"" if start is None else start,
+            *self._inner_bounds(start, stop),
+            _BEHIND_ALL_KEYS if stop is None else stop,
+        ]
+        for part_start, part_stop in pairwise(bounds):
+            with self._in_use:
+                try:
+                    self._db.compact_range(start=part_start, stop=part_stop)
+                except plyvel.Error as error:
+                    _raise_for_read(self.path, error)
 
     def approximate_size_bytes(self) -> int:
         """Sum of the file sizes: one directory listing, so not for every request."""
@@ -266,10 +331,24 @@ class LevelDbEngine(_View):
         return total
 
     def close(self) -> None:
+        self._in_use.end()
         self._db.close()
 
+    def _inner_bounds(self, start: bytes | None, stop: bytes | None) -> list[bytes]:
+        """Return keys, evenly spaced between the first and the last one, that cut the range in parts."""
+        parts = min(self.approximate_size_bytes() // _COMPACT_BYTES, _MAX_COMPACT_PARTS)
+        if parts < 2:
+            return []
+        first = next(self.iterate(start, stop, include_value=False), None)
+        last = next(self.iterate(start, stop, reverse=True, include_value=False), None)
+        if first is None or last is None:
+            return []
+        low, high = (int.from_bytes(key[:16].ljust(16, b"\0"), "big") for key, _ in (first, last))
+        step = (high - low) // parts
+        return [(low + part * step).to_bytes(16, "big") for part in range(1, parts)] if step else []
+
     def _sync_logs(self) -> None:
-        logs = sorted(name for name in os.listdir(self.path) if name.endswith(".log"))
+        logs = sorted((name for name in os.listdir(self.path) if name.endswith(".log")), key=_number_of)
         for name in logs:
             try:
                 descriptor = os.open(os.path.join(self.path, name), os.O_RDONLY)
@@ -322,39 +401,67 @@ def _open(path: str, options: LevelDbOptions, *, create: bool) -> Any:
         raise _mapped(path, error) from error
 
 
-def _forward(
-    raw: Any, start: bytes | None, stop: bytes | None, include_value: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    key, value, advance, is_valid = raw.key, raw.value, raw.next, raw.valid
-    if start is None:
-        raw.seek_to_first()
-    else:
-        raw.seek(start)
-    while is_valid():
-        here = key()
-        if stop is not None and here >= stop:
-            return
-        yield here, value() if include_value else b""
-        advance()
+def _number_of(log_name: str) -> int:
+    return int(log_name.removesuffix(".log"))
 
 
-def _backward(
-    raw: Any, start: bytes | None, stop: bytes | None, include_value: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    if stop is None:
+def _position(raw: Any, start: bytes | None, stop: bytes | None, reverse: bool) -> None:
+    """Go to the record that an iteration begins with."""
+    if not reverse:
+        if start is None:
+            raw.seek_to_first()
+        else:
+            raw.seek(start)
+    elif stop is None:
         raw.seek_to_last()
     else:
-        raw.seek(stop)  # at the first key >= stop, or behind the last key
+        raw.seek(stop)  # the first key >= stop, or behind the last key
         if raw.valid():
             raw.prev()
         else:
             raw.seek_to_last()
+
+
+def _steps(
+    raw: Any, stop: bytes | None, include_value: bool, limit: int
+) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """Take up to ``limit`` records forward; return them and whether that was all."""
+    key, value, advance, is_valid = raw.key, raw.value, raw.next, raw.valid
+    records: list[tuple[bytes, bytes]] = []
+    room = _STEP_BYTES
+    while is_valid():
+        here = key()
+        if stop is not None and here >= stop:
+            return records, True
+        if len(records) == limit or room <= 0:
+            return records, False
+        if include_value:
+            data = value()
+            room -= len(data)
+            records.append((here, data))
+        else:
+            records.append((here, b""))
+        advance()
+    return records, True
+
+
+def _steps_back(
+    raw: Any, start: bytes | None, include_value: bool, limit: int
+) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """Take up to ``limit`` records backward; return them and whether that was all."""
+    records: list[tuple[bytes, bytes]] = []
+    room = _STEP_BYTES
     while raw.valid():
         here = raw.key()
         if start is not None and here < start:
-            return
-        yield here, raw.value() if include_value else b""
+            return records, True
+        if len(records) == limit or room <= 0:
+            return records, False
+        data = raw.value() if include_value else b""
+        room -= len(data)
+        records.append((here, data))
         raw.prev()
+    return records, True
 
 
 def _raise_for_read(path: str, error: Exception) -> NoReturn:
@@ -376,7 +483,3 @@ def _mapped(path: str, error: Exception) -> StorageError:
     if isinstance(error, plyvel.CorruptionError) or "Input/output error" in text:
         return StorageCorruptError(path, text)
     return StorageError(path, text)
-
-
-def _from_os_error(path: str, error: OSError) -> StorageError:
-    return _mapped(path, error)
