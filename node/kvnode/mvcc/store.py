@@ -231,10 +231,9 @@ class Store:
 
     def seal(self) -> list[RevisionChanges]:
         """Complete the open batch, to be written by the caller; returns its changes by revision."""
-        committed = self._committed
+        committed, self._committed = self._committed, []
         if committed:
             self._put_record(REVISION_KEY, _encode(self.current_revision))
-            self._committed = []
         return committed
 
     def end(self) -> None:
