@@ -134,32 +134,33 @@ class _InUse:
     places at once.
     """
 
-    __slots__ = ("_calls", "_condition", "_path", "is_closed")
+    __slots__ = ("_calls", "_idle", "_is_closed", "_lock", "_path")
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._calls = 0
-        self.is_closed = False
+        self._is_closed = False
 
     def __enter__(self) -> None:
-        with self._condition:
-            if self.is_closed:
+        with self._lock:
+            if self._is_closed:
                 raise StorageClosedError(self._path, "closed")
             self._calls += 1
 
     def __exit__(self, *_: object) -> None:
-        with self._condition:
+        with self._lock:
             self._calls -= 1
-            if self.is_closed and not self._calls:
-                self._condition.notify_all()
+            if self._is_closed and not self._calls:
+                self._idle.notify_all()
 
     def end(self) -> None:
         """Let no further call in, and return when the last one has left."""
-        with self._condition:
-            self.is_closed = True
+        with self._lock:
+            self._is_closed = True
             while self._calls:
-                self._condition.wait()
+                self._idle.wait()
 
 
 class _View:
@@ -196,17 +197,16 @@ class _View:
         include_value: bool = True,
     ) -> Iterator[tuple[bytes, bytes]]:
         in_use = self._in_use
-        steps = _steps_back if reverse else _steps
+        steps, bound = (_steps_back, start) if reverse else (_steps, stop)
         raw = None
         limit = _FIRST_STEP_RECORDS
         try:
-            with in_use:
-                # A scan must not push the working set out of the block cache.
-                raw = self._raw_iterator(verify_checksums=True, fill_cache=False)
-                _position(raw, start, stop, reverse)
-            bound = start if reverse else stop
             while True:
                 with in_use:
+                    if raw is None:
+                        # A scan must not push the working set out of the block cache.
+                        raw = self._raw_iterator(verify_checksums=True, fill_cache=False)
+                        _position(raw, start, stop, reverse)
                     records, is_done = steps(raw, bound, include_value, limit)
                 yield from records
                 if is_done:
