@@ -32,7 +32,7 @@ VARYING = [
     (re.compile(r'("ttl":|"TTL" : )\d+'), r"\1N"),
     (re.compile(r"\d+(\.\d+)?(ms|µs|s)\b"), "DURATION"),
     (re.compile(r"(?m)^(http\S+), \d+, \d+$"), r"\1, N, N"),
-    (re.compile(r"[\d.]+ kB, [\d.]+ kB, \d+%"), "SIZE, SIZE, N%"),
+    (re.compile(r"[\d.]+ .?B, [\d.]+ .?B, \d+%"), "SIZE, SIZE, N%"),
     (re.compile(r"(true|false), (true|false), (\d+), \d+, \d+,"), r"\1, \2, \3, N, N,"),
 ]
 
