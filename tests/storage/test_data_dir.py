@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from kvnode.storage.data_dir import (
 )
 from kvnode.storage.engine import Engine
 from kvnode.storage.errors import StorageCorruptError, StorageError
-from kvnode.storage.leveldb import LevelDbEngines
+from kvnode.storage.leveldb import LevelDbEngine, LevelDbEngines
 
 IDENTITY = Identity(cluster_id=0xC1, member_id=0xA1)
 START = genesis([MemberId(0xA1)])
@@ -169,7 +170,7 @@ def test_a_log_directory_emptied_of_its_files_is_no_new_log(made: Path) -> None:
         pytest.param(lambda text: text.replace(b"checksum", b"checksun"), id="no-checksum"),
     ],
 )
-def test_a_damaged_identity_is_no_missing_one(made: Path, damage) -> None:
+def test_a_damaged_identity_is_no_missing_one(made: Path, damage: Callable[[bytes], bytes]) -> None:
     file = made / "identity.json"
     file.write_bytes(damage(file.read_bytes()))
     with lock(made) as directory:
@@ -210,12 +211,12 @@ class Failing(LevelDbEngines):
     def __init__(self, what: str) -> None:
         self.what = what
 
-    def log(self, path: Path, *, create: bool):
+    def log(self, path: Path, *, create: bool) -> LevelDbEngine:
         if self.what == "log":
             raise StorageError(str(path), "no")
         return super().log(path, create=create)
 
-    def state(self, path: Path, *, create: bool):
+    def state(self, path: Path, *, create: bool) -> LevelDbEngine:
         if self.what == "state":
             raise StorageError(str(path), "no")
         return super().state(path, create=create)

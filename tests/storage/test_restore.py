@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kvnode.apply.alarms import Alarms
@@ -15,7 +16,7 @@ from kvnode.storage import restore as restore_module
 from kvnode.storage.data_dir import DataDirectory
 from kvnode.storage.errors import SnapshotError, StorageError
 from kvnode.storage.keyspace import alarm_key, lease_key, removed_key
-from kvnode.storage.leveldb import LevelDbEngines
+from kvnode.storage.leveldb import LevelDbEngine, LevelDbEngines
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.restore import RestoreResult, RestoreTargetError, restore
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotWriter
@@ -222,7 +223,7 @@ def test_a_damaged_snapshot_makes_nothing(snapshot: Path, tmp_path: Path, at: in
 
 def test_a_restore_that_fails_half_way_leaves_the_target_as_it_was(snapshot: Path, tmp_path: Path) -> None:
     class NoLog(LevelDbEngines):
-        def log(self, path: Path, *, create: bool):
+        def log(self, path: Path, *, create: bool) -> LevelDbEngine:
             raise StorageError(str(path), "no log today")
 
     (tmp_path / "there").mkdir()
@@ -250,7 +251,9 @@ def test_a_restore_that_fails_half_way_leaves_the_target_as_it_was(snapshot: Pat
         pytest.param({"bump_revision": -1}, "bump_revision must be 0 or more, got -1", id="negative-bump"),
     ],
 )
-def test_contradictory_arguments_are_named(snapshot: Path, tmp_path: Path, arguments, problem: str) -> None:
+def test_contradictory_arguments_are_named(
+    snapshot: Path, tmp_path: Path, arguments: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(ValueError, match=problem):
         run(snapshot, tmp_path / "data", **arguments)
     assert not (tmp_path / "data").exists()

@@ -33,6 +33,7 @@ from kvnode.storage.engine import Engine, ReadView
 from kvnode.storage.errors import SnapshotError
 
 __all__ = [
+    "FORMAT_VERSION",
     "SnapshotHeader",
     "SnapshotInstaller",
     "SnapshotReader",
