@@ -1,12 +1,16 @@
 """A crash between or after any two writes leaves one of the states that the log really had."""
 
+import os
 import random
+import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from kvnode.raft.storage import MemoryLogStorage, genesis
 from kvnode.raft.types import ConfState, Entry, EntryKind, HardState, MemberId, SnapshotMetadata
-from kvnode.storage.errors import StorageClosedError, StorageError
+from kvnode.storage.errors import StorageClosedError, StorageCorruptError, StorageError
+from kvnode.storage.leveldb import LOG_OPTIONS, LevelDbEngine
 from kvnode.storage.log_store import LogStore
 from kvnode.storage.memory import MemoryEngine
 
@@ -182,3 +186,67 @@ def test_what_compaction_left_on_disk_is_ignored_and_deleted_after_a_restart() -
     again.flush()
     assert engine.get(b"e" + (150).to_bytes(8, "big")) is None
     assert engine.get(b"e" + (151).to_bytes(8, "big")) is not None
+
+
+@pytest.fixture(scope="module")
+def history_on_disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Contents]]:
+    """A closed log whose write-ahead file holds all its saves, and what each save made of it."""
+    path = tmp_path_factory.mktemp("log") / "log"
+    chance = random.Random(21)
+    engine = LevelDbEngine(path, LOG_OPTIONS, create=True)
+    log = LogStore.create(engine, genesis(VOTERS.voters), state_generation="1")
+    states = [contents_of(log, "1")]
+    for term in range(1, 40):
+        first = max(2, log.last_index() + 1 - chance.randrange(3))
+        count = chance.randrange(1, 4)
+        entries = [
+            Entry(term, first + i, EntryKind.NORMAL, chance.randbytes(chance.choice((10, 900))))
+            for i in range(count)
+        ]
+        log.save(HardState(term, MemberId(1), 1), entries)
+        states.append(contents_of(log, "1"))
+    engine.close()
+    return path, states
+
+
+def reopened(path: Path) -> Contents:
+    engine = LevelDbEngine(path, LOG_OPTIONS, create=False)
+    try:
+        log = LogStore.open(engine)
+        return contents_of(log, log.state_generation)
+    finally:
+        engine.close()
+
+
+def test_a_write_cut_short_anywhere_leaves_the_log_of_an_earlier_save(
+    history_on_disk: tuple[Path, list[Contents]], tmp_path: Path
+) -> None:
+    source, states = history_on_disk
+    size = max(source.glob("*.log")).stat().st_size
+    chance = random.Random(8)
+    found_states: set[int] = set()
+    for length in sorted(chance.sample(range(200, size), 60), reverse=True):
+        path = tmp_path / str(length)
+        shutil.copytree(source, path)
+        os.truncate(max(path.glob("*.log")), length)
+        found = states.index(reopened(path))
+        assert found <= min(found_states, default=len(states))
+        found_states.add(found)
+    assert len(found_states) > 15
+
+
+def test_a_flipped_bit_in_the_log_is_never_taken_for_an_earlier_save(
+    history_on_disk: tuple[Path, list[Contents]], tmp_path: Path
+) -> None:
+    source, states = history_on_disk
+    name = max(source.glob("*.log")).name
+    data = (source / name).read_bytes()
+    chance = random.Random(9)
+    for at in chance.sample(range(len(data)), 150):
+        path = tmp_path / str(at)
+        shutil.copytree(source, path)
+        (path / name).write_bytes(data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :])
+        with pytest.raises(StorageCorruptError):
+            reopened(path)
+        shutil.rmtree(path)
+    assert reopened(shutil.copytree(source, tmp_path / "intact")) == states[-1]
