@@ -1,0 +1,371 @@
+"""The command line and the environment, as etcd takes them."""
+
+from pathlib import Path
+
+import pytest
+from kvnode.cli.assemble import assemble
+from kvnode.cli.flags import FLAGS, FlagError, Treatment, help_text, read_command_line
+from kvnode.cli.values import parse_bool, parse_duration_s, parse_int
+from kvnode.server.config import (
+    InitialClusterState,
+    LogFormat,
+    LogLevel,
+    NodeConfig,
+    PeriodicCompaction,
+    RevisionCompaction,
+    TlsConfig,
+)
+
+
+def config_of(*arguments: str, **environment: str) -> NodeConfig:
+    return assemble(read_command_line(arguments, environment))
+
+
+def refusal_of(*arguments: str, **environment: str) -> str:
+    with pytest.raises(FlagError) as raised:
+        config_of(*arguments, **environment)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("100ms", 0.1),
+        ("1h30m", 5400.0),
+        ("1.5s", 1.5),
+        (".5s", 0.5),
+        ("2us", 2e-6),
+        ("2µs", 2e-6),
+        ("7ns", 7e-9),
+        ("-3s", -3.0),
+        ("+3s", 3.0),
+    ],
+)
+def test_durations_are_read_as_go_does(text: str, seconds: float) -> None:
+    assert parse_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "1d", "1s ", "1 s", "1s2", "--1s", "1,5s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a duration such as"):
+        parse_duration_s(text)
+
+
+def test_numbers_and_switches_are_read_as_go_does() -> None:
+    assert [parse_int(text) for text in ("10", "-1", "+5", "0x10", "1_000", "010", "0")] == [
+        10, -1, 5, 16, 1000, 8, 0,
+    ]  # fmt: skip
+    assert [parse_bool(text) for text in ("1", "t", "TRUE", "true")] == [True] * 4
+    assert [parse_bool(text) for text in ("0", "f", "False", "false")] == [False] * 4
+    for parse, text in ((parse_int, "1.5"), (parse_int, ""), (parse_bool, "yes"), (parse_bool, "")):
+        with pytest.raises(ValueError):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("--name", "a"), id="apart"),
+        pytest.param(("--name=a",), id="joined"),
+        pytest.param(("-name", "a"), id="one-dash"),
+        pytest.param(("-name=a",), id="one-dash-joined"),
+        pytest.param(("--name", "b", "--name", "a"), id="the-last-one-counts"),
+    ],
+)
+def test_a_flag_may_be_written_in_gos_ways(arguments: tuple[str, ...]) -> None:
+    assert config_of(*arguments).name == "a"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param((), True, id="default"),
+        pytest.param(("--pre-vote",), True, id="bare"),
+        pytest.param(("--pre-vote=false",), False, id="joined"),
+        pytest.param(("-pre-vote=f",), False, id="short"),
+    ],
+)
+def test_a_switch_needs_no_value(arguments: tuple[str, ...], expected: bool) -> None:
+    assert config_of(*arguments).pre_vote is expected
+
+
+def test_a_switch_does_not_take_the_next_argument() -> None:
+    assert "unexpected argument 'false'" in refusal_of("--pre-vote", "false")
+
+
+def test_the_defaults_are_etcds() -> None:
+    config = config_of()
+    assert config.name == "default"
+    assert config.data_dir == Path("default.kvnode")
+    assert [str(url) for url in config.listen_client_urls] == ["http://localhost:2379"]
+    assert [str(url) for url in config.listen_peer_urls] == ["http://localhost:2380"]
+    assert config.initial_cluster == {"default": ("http://localhost:2380",)}
+    assert (config.heartbeat_interval_ms, config.election_timeout_ms) == (100, 1000)
+    assert (config.snapshot_count, config.snapshot_catchup_entries) == (10_000, 5_000)
+    assert (config.quota_backend_bytes, config.max_request_bytes) == (2 * 1024**3, 1_572_864)
+    assert (config.max_txn_ops, config.max_learners) == (128, 1)
+    assert config.auto_compaction is None
+    assert (config.client_tls, config.peer_tls) == (None, None)
+    assert (config.log_level, config.log_format) == (LogLevel.INFO, LogFormat.JSON)
+    assert config.watch_progress_notify_interval_s == 600
+    assert config.request_timeout_s == 7.0
+    assert config.min_lease_ttl_s == 2
+
+
+def test_a_manifest_for_etcd_makes_a_member() -> None:
+    """The flags of a kubeadm control plane node."""
+    config = config_of(
+        "--advertise-client-urls=https://10.0.0.1:2379",
+        "--cert-file=/pki/server.crt",
+        "--client-cert-auth=true",
+        "--data-dir=/var/lib/etcd",
+        "--feature-gates=InitialCorruptCheck=true",
+        "--initial-advertise-peer-urls=https://10.0.0.1:2380",
+        "--initial-cluster=node-1=https://10.0.0.1:2380,node-2=https://10.0.0.2:2380",
+        "--initial-cluster-state=existing",
+        "--key-file=/pki/server.key",
+        "--listen-client-urls=https://127.0.0.1:2379,https://10.0.0.1:2379",
+        "--listen-metrics-urls=http://127.0.0.1:2381",
+        "--listen-peer-urls=https://10.0.0.1:2380",
+        "--name=node-1",
+        "--peer-cert-file=/pki/peer.crt",
+        "--peer-client-cert-auth=true",
+        "--peer-key-file=/pki/peer.key",
+        "--peer-trusted-ca-file=/pki/ca.crt",
+        "--snapshot-count=10000",
+        "--trusted-ca-file=/pki/ca.crt",
+        "--watch-progress-notify-interval=5s",
+    )
+    assert config.initial_cluster_state is InitialClusterState.EXISTING
+    assert config.initial_cluster["node-2"] == ("https://10.0.0.2:2380",)
+    assert len(config.listen_client_urls) == 2
+    assert config.client_tls == TlsConfig(
+        cert_file=Path("/pki/server.crt"),
+        key_file=Path("/pki/server.key"),
+        trusted_ca_file=Path("/pki/ca.crt"),
+        client_cert_auth=True,
+    )
+    assert config.peer_tls is not None
+    assert config.peer_tls.trusted_ca_file == Path("/pki/ca.crt")
+    assert config.watch_progress_notify_interval_s == 5.0
+
+
+def test_a_flag_outweighs_its_variable_and_a_variable_the_default() -> None:
+    assert config_of(ETCD_NAME="env").name == "env"
+    assert config_of("--name=flag", ETCD_NAME="env").name == "flag"
+    assert config_of(ETCD_NAME="").name == "default"
+    assert config_of(ETCD_PRE_VOTE="false").pre_vote is False
+    assert config_of(NAME="other").name == "default"
+
+
+def test_variables_that_name_no_flag_are_told_and_nothing_more() -> None:
+    line = read_command_line((), {"ETCD_PORT": "tcp://10.0.0.1:2379", "ETCD_SERVICE_HOST": "10.0.0.1"})
+    assert line.unknown_variables == ["ETCD_PORT", "ETCD_SERVICE_HOST"]
+
+
+def test_flags_of_etcd_without_a_meaning_here_are_taken_and_told() -> None:
+    line = read_command_line(
+        ("--max-wals=3", "--enable-pprof", "--logger=zap", "--experimental-compaction-batch-limit", "5"),
+        {"ETCD_BCRYPT_COST": "5"},
+    )
+    assert line.ignored == ["ETCD_BCRYPT_COST", "--compaction-batch-limit", "--enable-pprof", "--max-wals"]
+
+
+def test_flags_that_etcd_has_renamed_still_work() -> None:
+    config = config_of("--experimental-watch-progress-notify-interval=7s")
+    assert config.watch_progress_notify_interval_s == 7.0
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--client-crl-file=/crl",
+        "--auto-tls",
+        "--auto-tls=true",
+        "--tls-min-version=TLS1.3",
+        "--wal-dir=/wal",
+        "--force-new-cluster",
+        "--config-file=/etc/etcd.yaml",
+        "--discovery-srv=example.com",
+    ],
+)
+def test_flags_that_it_would_be_unsafe_to_ignore_are_refused(argument: str) -> None:
+    assert refusal_of(argument).endswith("is not supported, and ignoring it would be unsafe")
+
+
+def test_refused_flags_may_say_what_is_so_anyway() -> None:
+    config_of("--auto-tls=false", "--tls-min-version=TLS1.2", "--client-crl-file=", "--peer-auto-tls=0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(("--nmae", "a"), "unknown flag --nmae; did you mean --name?", id="unknown-flag"),
+        pytest.param(("--xyzzy",), "unknown flag --xyzzy", id="unknown-flag-without-likeness"),
+        pytest.param(("--name",), "--name needs a value", id="no-value"),
+        pytest.param(
+            ("start",), "unexpected argument 'start': every setting is a flag (see --help)", id="word"
+        ),
+        pytest.param(
+            ("--heartbeat-interval=x",),
+            "invalid value 'x' for --heartbeat-interval: must be a whole number",
+            id="no-number",
+        ),
+        pytest.param(
+            ("--heartbeat-interval=0",),
+            "invalid value 0 for --heartbeat-interval: must be above 0 ms",
+            id="number-below-its-bound",
+        ),
+        pytest.param(
+            ("--election-timeout=300",),
+            "invalid value 300 for --election-timeout: must be at least 5 times --heartbeat-interval"
+            " (100 ms)",
+            id="election-too-short",
+        ),
+        pytest.param(
+            ("--election-timeout=60000",),
+            "invalid value 60000 for --election-timeout: must be at most 50000 ms",
+            id="election-too-long",
+        ),
+        pytest.param(
+            ("--pre-vote=maybe",),
+            "invalid value 'maybe' for --pre-vote: must be true or false",
+            id="no-switch",
+        ),
+        pytest.param(
+            ("--grpc-keepalive-timeout=20",),
+            "invalid value '20' for --grpc-keepalive-timeout: must be a duration such as 500ms, 10s or 1h30m",
+            id="no-unit",
+        ),
+        pytest.param(
+            ("--log-level=loud",),
+            "invalid value 'loud' for --log-level: must be one of debug, info, warn, error, panic, fatal",
+            id="no-choice",
+        ),
+        pytest.param(
+            ("--initial-cluster-state=old",),
+            "invalid value 'old' for --initial-cluster-state: must be one of new, existing",
+            id="no-state",
+        ),
+        pytest.param(
+            ("--listen-peer-urls=127.0.0.1:2380",),
+            "invalid value '127.0.0.1:2380' for --listen-peer-urls: '127.0.0.1:2380': the scheme must be"
+            " http, https, unix or unixs",
+            id="url-without-scheme",
+        ),
+        pytest.param(
+            ("--listen-peer-urls=http://127.0.0.1",),
+            "invalid value 'http://127.0.0.1' for --listen-peer-urls: 'http://127.0.0.1': the URL must have a"
+            " port (scheme://host:port)",
+            id="url-without-port",
+        ),
+        pytest.param(
+            ("--listen-peer-urls=http://example.com:2380",),
+            "invalid value 'http://example.com:2380' for --listen-peer-urls: 'http://example.com:2380': the"
+            " host to listen on must be an IP address or localhost",
+            id="listening-on-a-name",
+        ),
+        pytest.param(
+            ("--listen-peer-urls=",),
+            "invalid value '' for --listen-peer-urls: must be at least one URL",
+            id="no-url",
+        ),
+        pytest.param(
+            ("--listen-client-urls=http://127.0.0.1:2379",),
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+            id="no-advertised-url",
+        ),
+        pytest.param(
+            ("--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1"),
+            "invalid value 'https://127.0.0.1:1' for --listen-client-urls: must be used with --cert-file and"
+            " --key-file, or be http",
+            id="https-without-certificate",
+        ),
+        pytest.param(
+            ("--initial-cluster=a=http://10.0.0.1:2380",),
+            "invalid value 'a' for --initial-cluster: must be a list that names this member, 'default'",
+            id="not-in-the-cluster",
+        ),
+        pytest.param(
+            ("--initial-cluster=http://10.0.0.1:2380",),
+            "invalid value 'http://10.0.0.1:2380' for --initial-cluster: 'http://10.0.0.1:2380': expected"
+            " name=url",
+            id="cluster-without-names",
+        ),
+        pytest.param(
+            ("--cert-file=/a",), "--cert-file and --key-file must be given together", id="certificate-only"
+        ),
+        pytest.param(
+            ("--peer-client-cert-auth",),
+            "--peer-client-cert-auth needs --peer-cert-file and --peer-key-file",
+            id="authentication-without-certificate",
+        ),
+        pytest.param(
+            ("--cert-file=/a", "--key-file=/b", "--client-cert-auth"),
+            "--client-cert-auth needs --trusted-ca-file",
+            id="authentication-without-authority",
+        ),
+        pytest.param(
+            ("--auto-compaction-mode=never",),
+            "invalid value 'never' for --auto-compaction-mode: must be periodic or revision",
+            id="no-mode",
+        ),
+        pytest.param(
+            ("--watch-progress-notify-interval=50ms",),
+            "invalid value 0.05 for --watch-progress-notify-interval: must be at least 100ms",
+            id="progress-too-often",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence_with_flag_value_and_bound(
+    arguments: tuple[str, ...], sentence: str
+) -> None:
+    assert refusal_of(*arguments) == sentence
+
+
+def test_a_mistake_in_a_variable_names_the_variable() -> None:
+    assert (
+        refusal_of(ETCD_SNAPSHOT_COUNT="0") == "invalid value 0 for ETCD_SNAPSHOT_COUNT: must be at least 1"
+    )
+    assert refusal_of(ETCD_PRE_VOTE="x") == "invalid value 'x' for ETCD_PRE_VOTE: must be true or false"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param(
+            ("--auto-compaction-retention=2",), PeriodicCompaction(window_s=7200), id="bare-is-hours"
+        ),
+        pytest.param(("--auto-compaction-retention=90s",), PeriodicCompaction(window_s=90), id="duration"),
+        pytest.param(("--auto-compaction-retention=0",), None, id="off"),
+        pytest.param(
+            ("--auto-compaction-mode=revision", "--auto-compaction-retention=1000"),
+            RevisionCompaction(keep_revisions=1000),
+            id="revisions",
+        ),
+        pytest.param(("--auto-compaction-mode=revision",), None, id="no-revisions"),
+    ],
+)
+def test_auto_compaction_is_by_time_or_by_revisions(arguments: tuple[str, ...], expected: object) -> None:
+    assert config_of(*arguments).auto_compaction == expected
+
+
+def test_a_negative_quota_is_none_and_0_is_the_default() -> None:
+    assert config_of("--quota-backend-bytes=-1").quota_backend_bytes is None
+    assert config_of("--quota-backend-bytes=0").quota_backend_bytes == 2 * 1024**3
+    assert config_of("--quota-backend-bytes=1048576").quota_backend_bytes == 1048576
+
+
+def test_unix_sockets_are_addresses_too() -> None:
+    config = config_of("--listen-metrics-urls=unix:///run/m.sock,http://[::1]:2381")
+    assert [url.address for url in config.listen_metrics_urls] == ["/run/m.sock", "[::1]:2381"]
+
+
+def test_the_help_names_every_flag_that_does_something() -> None:
+    text = help_text()
+    used = [flag for flag in FLAGS.values() if flag.treatment is Treatment.USED]
+    assert len(used) > 40
+    assert all(f"--{flag.name} '{flag.default}'" in text for flag in used)
+    assert read_command_line(("-h",), {}).wants_help
+    assert read_command_line(("--version",), {}).wants_version
