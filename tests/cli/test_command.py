@@ -1,0 +1,72 @@
+"""The command as a process: what it prints, logs and exits with."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import kvnode
+from kvnode.server.errors import ExitCode
+
+
+def kvnode_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
+    path = str(Path(kvnode.__file__).parent.parent)
+    return subprocess.run(
+        [sys.executable, "-m", "kvnode", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=own | {"PYTHONPATH": path} | environment,
+    )
+
+
+def test_the_version_names_the_program_and_the_api_it_serves() -> None:
+    done = kvnode_command("--version")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].startswith("kvnode Version: ")
+    assert done.stdout.splitlines()[1] == "API: etcd 3.6.14"
+    assert done.stderr == ""
+
+
+def test_a_wrong_flag_is_one_sentence_and_status_2(tmp_path: Path) -> None:
+    log = tmp_path / "termination"
+    done = kvnode_command("--nmae=x", KVNODE_TERMINATION_LOG=str(log))
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stderr == "kvnode: unknown flag --nmae; did you mean --name?\n"
+    assert log.read_text() == "unknown flag --nmae; did you mean --name?\n"
+
+
+def test_a_port_in_use_is_status_14_in_the_log_too_and_touches_no_data(tmp_path: Path) -> None:
+    log = tmp_path / "termination"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        done = kvnode_command(
+            f"--data-dir={tmp_path / 'data'}",
+            f"--listen-client-urls={url}",
+            f"--advertise-client-urls={url}",
+            "--max-wals=1",
+            KVNODE_TERMINATION_LOG=str(log),
+            ETCD_UNKNOWN="x",
+        )
+    sentence = f"cannot listen on {url}: address already in use (--listen-client-urls)"
+    assert done.returncode == ExitCode.ADDRESS_IN_USE
+    lines = done.stderr.splitlines()
+    assert lines[-1] == f"kvnode: {sentence}"
+    assert log.read_text() == sentence + "\n"
+    records = [json.loads(line) for line in lines[:-1]]
+    assert [(each["level"], each["msg"]) for each in records] == [
+        ("info", "starting kvnode"),
+        ("warn", "flags of etcd without a meaning here are ignored"),
+        ("warn", "environment variables that name no flag are ignored"),
+        ("fatal", sentence),
+    ]
+    assert records[1]["flags"] == ["--max-wals"]
+    assert records[2]["variables"] == ["ETCD_UNKNOWN"]
+    assert records[3]["exit_code"] == 14
+    assert not (tmp_path / "data").exists()
