@@ -96,7 +96,7 @@ async def test_a_nested_transaction_goes_through_the_log_even_if_it_only_reads(s
 async def test_a_linearizable_read_waits_and_a_serializable_one_does_not(served: ServedMember) -> None:
     served.member.holds_reads = True
     path = "/etcdserverpb.KV/Range"
-    waiting = served.client.channel.unary_unary(path)(pb.RangeRequest(key=b"a").SerializeToString())
+    waiting = served.client.method(path)(pb.RangeRequest(key=b"a").SerializeToString())
     await until(lambda: len(served.member._held) == 1)
     local = await served.client.kv("KV/Range", pb.RangeRequest(key=b"a", serializable=True))
     assert local.header == header(1)

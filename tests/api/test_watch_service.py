@@ -4,7 +4,7 @@ import grpc
 import pytest
 from kvnode.api import streams, watch
 from kvnode.pb import rpc_pb2 as pb
-from kvnode.pb.kv_pb2 import Event
+from kvnode.pb.kv_pb2 import Event, KeyValue
 from kvtest.local_member import LocalMember, local_config
 from kvtest.served_member import ServedMember, WatchStream, serve, until
 
@@ -118,7 +118,7 @@ async def test_a_deletion_carries_its_key_and_revision_only(served: ServedMember
     await stream.create(b"a")
     await served.delete(b"a")
     event = (await stream.next()).events[0]
-    assert event == Event(type=Event.DELETE, kv={"key": b"a", "mod_revision": 3})
+    assert event == Event(type=Event.DELETE, kv=KeyValue(key=b"a", mod_revision=3))
 
 
 async def test_the_previous_pair_comes_when_asked_and_never_for_a_creation(served: ServedMember) -> None:

@@ -65,7 +65,7 @@ async def test_an_answer_may_come_at_once_or_later() -> None:
             asyncio.get_running_loop().call_later(0.001, call.reply, b"later")
 
     async with serving(unary=handler) as (server, client):
-        method = client.channel.unary_unary(UNARY)
+        method = client.method(UNARY)
         assert await method(b"now") == b"now"
         assert await method(b"") == b"later"
         stats = server.stats.methods[UNARY]
@@ -76,7 +76,7 @@ async def test_an_answer_may_come_at_once_or_later() -> None:
 @pytest.mark.parametrize("code", [code for code in StatusCode if code is not StatusCode.OK], ids=str)
 async def test_every_status_keeps_its_code_and_text(code: StatusCode) -> None:
     async with serving(unary=lambda request, call: call.fail(code, "etcdserver: wörds")) as (server, client):
-        answer = await failure(client.channel.unary_unary(UNARY)(b""))
+        answer = await failure(client.method(UNARY)(b""))
         assert (answer[0].value[0], answer[1]) == (code, "etcdserver: wörds")
         assert server.stats.methods[UNARY].handled[code] == 1
 
@@ -86,7 +86,7 @@ async def test_a_bug_in_a_handler_is_logged_and_answered(caplog: pytest.LogCaptu
         raise ZeroDivisionError("broken")
 
     async with serving(unary=handler) as (_, client):
-        assert await failure(client.channel.unary_unary(UNARY)(b"")) == (grpc.StatusCode.UNKNOWN, "broken")
+        assert await failure(client.method(UNARY)(b"")) == (grpc.StatusCode.UNKNOWN, "broken")
     # grpc.aio's poller complains about loops of former tests, so that only our logger counts.
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("kvnode")]
     assert ours == ["request failed"]
@@ -105,14 +105,14 @@ async def test_handlers_see_metadata_peer_and_deadline() -> None:
         call.reply(b"")
 
     async with serving(unary=handler) as (_, client):
-        await client.channel.unary_unary(UNARY)(b"", metadata=(("hasleader", "true"),), timeout=5)
+        await client.method(UNARY)(b"", metadata=(("hasleader", "true"),), timeout=5)
     assert len(seen) == 1
 
 
 async def test_a_call_that_the_client_gives_up_is_cancelled_and_may_still_be_answered() -> None:
     calls: list[UnaryCall] = []
     async with serving(unary=lambda request, call: calls.append(call)) as (server, client):
-        pending = client.channel.unary_unary(UNARY)(b"")
+        pending = client.method(UNARY)(b"")
         await until(lambda: len(calls) == 1)
         pending.cancel()
         await until(lambda: calls[0].is_cancelled)
@@ -125,7 +125,7 @@ async def test_a_slow_request_is_logged(caplog: pytest.LogCaptureFixture) -> Non
         asyncio.get_running_loop().call_later(0.02, call.reply, b"")
 
     async with serving(unary=handler, warning_unary_request_duration_s=0.01) as (_, client):
-        await client.channel.unary_unary(UNARY)(b"")
+        await client.method(UNARY)(b"")
     [record] = [each for each in caplog.records if each.name == "kvnode.rpc.grpcio"]
     assert record.levelno == logging.WARNING
     assert (record.getMessage(), record.__dict__["method"]) == ("slow request", UNARY)
@@ -133,11 +133,11 @@ async def test_a_slow_request_is_logged(caplog: pytest.LogCaptureFixture) -> Non
 
 async def test_unknown_methods_are_unimplemented_in_the_words_of_go() -> None:
     async with serving(unary=lambda request, call: call.reply(b"")) as (_, client):
-        assert await failure(client.channel.unary_unary("/test.Service/Other")(b"")) == (
+        assert await failure(client.method("/test.Service/Other")(b"")) == (
             grpc.StatusCode.UNIMPLEMENTED,
             "unknown method Other for service test.Service",
         )
-        assert await failure(client.channel.unary_unary("/other.Service/Unary")(b"")) == (
+        assert await failure(client.method("/other.Service/Unary")(b"")) == (
             grpc.StatusCode.UNIMPLEMENTED,
             "unknown service other.Service",
         )
@@ -202,7 +202,7 @@ async def test_a_stream_that_the_client_drops_cancels_its_handler() -> None:
 async def test_stopping_lets_an_accepted_call_end() -> None:
     calls: list[UnaryCall] = []
     async with serving(unary=lambda request, call: calls.append(call)) as (server, client):
-        pending = client.channel.unary_unary(UNARY)(b"")
+        pending = client.method(UNARY)(b"")
         await until(lambda: len(calls) == 1)
         stopping = asyncio.ensure_future(server.stop(10))
         await asyncio.wait((stopping,), timeout=0.05)
@@ -241,7 +241,7 @@ async def test_two_addresses_serve_the_same_methods(tmp_path: Path) -> None:
     await server.start([UnaryMethod(UNARY, lambda request, call: call.reply(request))])
     for target in (*(f"127.0.0.1:{port}" for port in ports), f"unix:{tmp_path}/s"):
         client = Client(target)
-        assert await client.channel.unary_unary(UNARY)(b"x", timeout=10) == b"x"
+        assert await client.method(UNARY)(b"x", timeout=10) == b"x"
         await client.channel.close()
     await server.stop(0)
 
@@ -262,7 +262,7 @@ class TestTls:
     async def works(self, target: str, credentials: grpc.ChannelCredentials) -> bool:
         client = Client(target, credentials)
         try:
-            return bool(await client.channel.unary_unary(UNARY)(b"x", timeout=5) == b"x")
+            return bool(await client.method(UNARY)(b"x", timeout=5) == b"x")
         except aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise

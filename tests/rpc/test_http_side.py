@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import shutil
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -13,8 +16,9 @@ from kvnode.rpc.http import MAX_BODY_BYTES, HttpServer
 from kvnode.rpc.listen import ListenError
 from kvnode.rpc.metrics import Metrics
 from kvnode.rpc.stats import RpcStats
-from kvnode.server.config import parse_url
+from kvnode.server.config import TlsConfig, parse_url
 from kvnode.server.errors import RequestTimeoutError
+from kvtest.certificates import TestAuthority
 from kvtest.local_member import LocalMember, local_config
 
 ANY_PORT = parse_url("http://127.0.0.1:0")
@@ -260,3 +264,25 @@ async def test_request_durations_are_told_when_extensive_metrics_are_asked_for()
             'grpc_server_handling_seconds_count{grpc_method="Put",grpc_service="etcdserverpb.KV",'
             'grpc_type="unary"} 1.0'
         ) in text.splitlines()
+
+
+async def test_https_serves_with_the_clients_certificates_and_takes_up_new_ones(tmp_path: Path) -> None:
+    old, new = TestAuthority(tmp_path / "a"), TestAuthority(tmp_path / "b")
+    files, replacement = old.issue("server"), new.issue("server")
+    server = HttpServer(TlsConfig(cert_file=files.cert_file, key_file=files.key_file))
+    port = await server.listen(parse_url("https://127.0.0.1:0"))
+
+    async def livez(authority: TestAuthority) -> int:
+        context = ssl.create_default_context(cafile=str(authority.ca_file))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split()[1])
+
+    assert await livez(old) == 200
+    shutil.copy(replacement.cert_file, files.cert_file)
+    assert await livez(old) == 200
+    shutil.copy(replacement.key_file, files.key_file)
+    assert await livez(new) == 200
+    await server.close()

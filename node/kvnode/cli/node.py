@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from kvnode.api.server import Services
 from kvnode.cli.failures import ListenFlagError
@@ -91,7 +92,7 @@ async def _serve(member: RunningMember, http: HttpServer, grpc: GrpcServer, stop
 
 
 async def _unless_stopped(
-    starting: asyncio.Future[RunningMember], stop: asyncio.Event
+    starting: Coroutine[Any, Any, RunningMember], stop: asyncio.Event
 ) -> RunningMember | None:
     stopped = asyncio.ensure_future(stop.wait())
     task = asyncio.get_running_loop().create_task(starting)

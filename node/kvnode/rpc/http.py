@@ -6,6 +6,7 @@ import asyncio
 import http
 import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -15,7 +16,7 @@ import h11
 from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
 from kvnode.api.version import CLUSTER_VERSION, ETCD_VERSION, STORAGE_VERSION
 from kvnode.rpc.listen import ListenError
-from kvnode.rpc.tls import server_context
+from kvnode.rpc.tls import ReloadingContext
 from kvnode.server.config import TlsConfig, Url
 
 __all__ = ["HttpServer"]
@@ -71,13 +72,23 @@ class HttpServer:
             ListenError: The address can't be had.
             CertificateError: A certificate can't be used.
         """
-        context = server_context(self._tls) if url.is_tls and self._tls is not None else None
+        context: ssl.SSLContext | None = None
+        connect = self._connect
+        if url.is_tls and self._tls is not None:
+            certificates = ReloadingContext(self._tls)
+            context = certificates.context
+
+            def connect() -> _Connection:
+                # Before the handshake: replaced files count from the next connection on.
+                certificates.refresh()
+                return self._connect()
+
         loop = asyncio.get_running_loop()
         try:
             if url.is_unix:
-                server = await loop.create_unix_server(self._connect, url.host, ssl=context)
+                server = await loop.create_unix_server(connect, url.host, ssl=context)
             else:
-                server = await loop.create_server(self._connect, url.host or None, url.port, ssl=context)
+                server = await loop.create_server(connect, url.host or None, url.port, ssl=context)
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error
         self._servers.append(server)

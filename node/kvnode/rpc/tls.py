@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from kvnode.server.config import TlsConfig
 
-__all__ = ["CertificateError", "CertificateFiles", "Certificates", "server_context"]
+__all__ = ["CertificateError", "CertificateFiles", "Certificates", "ReloadingContext", "server_context"]
 
 
 class CertificateError(Exception):
@@ -74,6 +74,24 @@ class CertificateFiles:
                 raise CertificateError(f"cannot read {path}: {error.strerror}") from error
             stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(stamps)
+
+
+class ReloadingContext:
+    """The context of an asyncio server, kept up with its files."""
+
+    def __init__(self, config: TlsConfig) -> None:
+        self._config = config
+        self._files = CertificateFiles(config)
+        self._files.read()
+        self.context = server_context(config)
+
+    def refresh(self) -> None:
+        """Take up what changed; connections that are there already keep what they have."""
+        if self._files.read_if_changed() is not None:
+            # Known to fit together, as both were just loaded into a context made for the purpose.
+            self.context.load_cert_chain(self._config.cert_file, self._config.key_file)
+            if self._config.trusted_ca_file is not None:
+                self.context.load_verify_locations(self._config.trusted_ca_file)
 
 
 def server_context(config: TlsConfig) -> ssl.SSLContext:

@@ -50,7 +50,7 @@ class Client:
     ) -> ResponseT:
         """Make a unary call."""
         payload = request if isinstance(request, bytes) else request.SerializeToString()
-        answer = await self.channel.unary_unary(path)(payload, metadata=metadata, timeout=DEADLINE_S)
+        answer = await self.method(path)(payload, metadata=metadata, timeout=DEADLINE_S)
         return response_type.FromString(answer)
 
     async def kv(self, method: str, request: Message, metadata: Sequence[tuple[str, str]] = ()) -> Any:
@@ -68,6 +68,10 @@ class Client:
         except aio.AioRpcError as error:
             return error.code(), error.details() or ""
         raise AssertionError(f"{method} did not fail")
+
+    def method(self, path: str) -> Any:
+        """Return a unary method that takes and returns bytes; the stubs know only messages."""
+        return self.channel.unary_unary(path)  # type: ignore[var-annotated]
 
     def stream(self, path: str, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         """Open a stream of bytes in both directions."""
