@@ -1,41 +1,41 @@
-{{/* What the operator may do where clusters live: exactly what its code calls, and nothing on Secrets but reading. */}}
+{{/*
+What the operator may do where clusters live: exactly what its code calls. Services, accounts, budgets and
+Jobs have no delete, as they go with their owner; Events are only written.
+*/}}
 {{- define "kvcluster.rules" -}}
 - apiGroups: [kvcluster.dev]
   resources: [kvclusters, kvsnapshots]
   verbs: [get, list, watch, patch]
 - apiGroups: [kvcluster.dev]
   resources: [kvclusters/status, kvsnapshots/status]
-  verbs: [get, patch]
+  verbs: [patch]
+# To name them as owners that a foreground deletion waits for.
+- apiGroups: [kvcluster.dev]
+  resources: [kvclusters/finalizers, kvsnapshots/finalizers]
+  verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services, serviceaccounts]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch, delete]
+  verbs: [list, watch, patch, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, patch, delete]
+  verbs: [list, watch, patch, delete]
+# The certificate by which the operator connects to a cluster with TLS.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
-{{- end -}}
-
-{{/* Cluster-wide reading that only the cluster mode has: nodes, to tell a lost one; the schema's own version. */}}
-{{- define "kvcluster.clusterRules" -}}
-- apiGroups: [apiextensions.k8s.io]
-  resources: [customresourcedefinitions]
-  resourceNames: [kvclusters.kvcluster.dev, kvsnapshots.kvcluster.dev]
-  verbs: [get]
+  verbs: [create]
 {{- end -}}
