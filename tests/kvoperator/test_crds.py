@@ -1,4 +1,4 @@
-"""What the API server itself accepts and refuses: every CEL rule of the CRDs, one accept and one reject each."""
+"""What the API server itself accepts and refuses: every CEL rule of the CRDs, one of each."""
 
 import itertools
 from typing import Any
@@ -121,9 +121,7 @@ def test_a_cluster_is_refused_with_a_sentence(
         pytest.param("a.b", "starts with a letter", id="has-a-dot"),
     ],
 )
-def test_a_name_that_services_cannot_have_is_refused(
-    api_server: ApiServer, name: str, message: str
-) -> None:
+def test_a_name_that_services_cannot_have_is_refused(api_server: ApiServer, name: str, message: str) -> None:
     code, answer = api_server.request("POST", CLUSTERS, cluster({}, name))
     assert code == 422
     assert message in answer["message"]
@@ -136,7 +134,10 @@ def test_a_name_that_services_cannot_have_is_refused(
         pytest.param({"storage": {"size": "1Gi"}}, {"storage": {"size": "2Gi"}}, None, id="storage-grows"),
         pytest.param({"storage": {"size": "1Gi"}}, {"storage": {"size": "1024Mi"}}, None, id="storage-same"),
         pytest.param(
-            {"storage": {"size": "1Gi"}}, {"storage": {"size": "500Mi"}}, "can only grow", id="storage-shrinks"
+            {"storage": {"size": "1Gi"}},
+            {"storage": {"size": "500Mi"}},
+            "can only grow",
+            id="storage-shrinks",
         ),
         pytest.param({"storage": {"size": "20Gi"}}, {"storage": None}, "can only grow", id="storage-removed"),
         pytest.param(

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 __all__ = [
+    "MAX_MESSAGE_LENGTH",
     "Condition",
     "ConditionStatus",
     "ConditionType",

@@ -197,6 +197,8 @@ class Observed:
     membership: Membership | None = None
     statuses: Mapping[int, MemberStatus] = field(default_factory=dict)
     """By ordinal of the pod that was asked."""
+    member_problem: str = ""
+    """Why no member could be asked at all, such as a secret that is not there."""
     snapshot_source: SnapshotSource | None = None
 
     def pod(self, ordinal: int) -> ObservedPod | None:

@@ -44,7 +44,8 @@ def latch_cluster(context: Context) -> Decision | None:
             requeue_after_s=REQUEUE_ACTED_S,
         )
     pod = context.observed.pod(0)
-    state = "not created yet" if pod is None else (pod.message or "starting")
+    problem = context.observed.member_problem
+    state = "not created yet" if pod is None else (pod.message or problem or "starting")
     restoring = context.spec.restore is not None
     return wait(
         f"waiting for the first member: {state}", reason="Restoring" if restoring else "Bootstrapping"

@@ -218,7 +218,11 @@ def clean_up(context: Context) -> Decision | None:
 
 
 def shrink(context: Context) -> Decision | None:
-    """Take out the highest member beyond the wanted number; learners go before voters."""
+    """Take out one of the members beyond the wanted number.
+
+    Learners go before voters, and the highest ordinal before lower ones, unless only a lower one can go
+    without breaking the quorum, as when it is itself the one that is down.
+    """
     view = context.view
     extra = sorted(
         (ordinal for ordinal in view.by_ordinal if ordinal >= context.spec.replicas),
@@ -226,17 +230,23 @@ def shrink(context: Context) -> Decision | None:
     )
     if not extra:
         return None
-    ordinal = extra[0]
-    member, name = view.by_ordinal[ordinal], context.pod_name(ordinal)
-    operation = continue_operation(
-        context, OperationType.SCALE_IN, ordinal, Step.REMOVE_MEMBER, member_id=member.id
-    )
-    if not can_remove(member.id, view.voter_ids, view.healthy_ids):
+    removable = (n for n in extra if can_remove(view.by_ordinal[n].id, view.voter_ids, view.healthy_ids))
+    ordinal = next(removable, None)
+    if ordinal is None:
+        operation = continue_operation(context, OperationType.SCALE_IN, extra[0], Step.REMOVE_MEMBER)
         return wait(
-            f"{name} can't be removed: too few other voters are known to be healthy",
+            f"{context.pod_name(extra[0])} can't be removed: too few other voters are known to be healthy",
             reason="ScalingIn",
             operation=operation,
         )
+    member, name = view.by_ordinal[ordinal], context.pod_name(ordinal)
+    if not member.is_learner and any(n not in view.by_ordinal for n in range(context.spec.replicas)):
+        # A member that is to stay has just been taken out for repair: it comes back before others go, or
+        # there would be nobody left to hand the data to.
+        return None
+    operation = continue_operation(
+        context, OperationType.SCALE_IN, ordinal, Step.REMOVE_MEMBER, member_id=member.id
+    )
     moved = move_leader_off(context, ordinal, why="it will be removed", operation=operation)
     if moved is not None:
         return replace(moved, reason="ScalingIn")

@@ -44,7 +44,8 @@ def _wait_for_members(context: Context) -> Decision | None:
             reason="ClusterIDMismatch",
         )
     if context.view.membership is None:
-        return wait("no quorum of members answers", reason="Unreachable")
+        problem = context.observed.member_problem or "no quorum of members answers"
+        return wait(problem, reason="Unreachable")
     return None
 
 

@@ -159,9 +159,11 @@ def move_leader_off(context: Context, ordinal: int, *, why: str, operation: Oper
     view = context.view
     if view.leader_id is None or view.ordinal(view.leader_id) != ordinal:
         return None
-    for other, member in view.by_ordinal.items():
-        is_candidate = other != ordinal and not member.is_learner and other < context.spec.replicas
-        if is_candidate and member.id in view.healthy_ids:
+    # Members that stay come first, so that leadership does not have to move again.
+    for other, member in sorted(
+        view.by_ordinal.items(), key=lambda item: (item[0] >= context.spec.replicas, item[0])
+    ):
+        if other != ordinal and not member.is_learner and member.id in view.healthy_ids:
             action = MoveLeader(
                 from_name=context.pod_name(ordinal),
                 target_id=member.id,

@@ -1,7 +1,10 @@
 """The status that a pass shows: counts, members, and the conditions with their one-word reasons."""
 
+from dataclasses import replace
+
 from kvoperator.model import names
 from kvoperator.model.conditions import (
+    MAX_MESSAGE_LENGTH,
     Condition,
     ConditionStatus,
     ConditionType,
@@ -15,7 +18,7 @@ from kvoperator.plan.quorum import quorum_of
 from kvoperator.plan.repair import faults
 from kvoperator.plan.view import Verdict
 
-__all__ = ["report", "report_invalid"]
+__all__ = ["report", "report_invalid", "with_refusal"]
 
 _RECONCILED = "Reconciled"
 # Reasons for which someone else has to act; they make the cluster Degraded, for it stays as it is meanwhile.
@@ -100,6 +103,20 @@ def report_invalid(observed: Observed, message: str, now_s: float) -> ClusterSta
         operation=operation,
         operation_target=names.pod_name(observed.name, operation.ordinal) if operation is not None else "",
     )
+
+
+def with_refusal(
+    status: ClusterStatus, before: tuple[Condition, ...], message: str, now_s: float
+) -> ClusterStatus:
+    """The status of a pass whose action the API server refused the last time: someone has to look at it."""
+    told = {ConditionType.DEGRADED.value: "True", ConditionType.READY.value: "False"}
+    now = (
+        replace(one, status=told[one.type], reason="Refused", message=message[:MAX_MESSAGE_LENGTH])
+        if one.type in told
+        else one
+        for one in status.conditions
+    )
+    return replace(status, conditions=merge_conditions(before, now, now_text=to_timestamp(now_s)))
 
 
 def _members(context: Context) -> tuple[MemberSummary, ...]:

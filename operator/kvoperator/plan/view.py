@@ -22,8 +22,9 @@ __all__ = ["ClusterView", "Verdict", "view_of"]
 MAX_HEALTHY_LAG: Final = 10_000
 """Entries that a member may be behind the most advanced one and count as healthy.
 
-Statuses are asked one by one while writes go on: at ten thousand writes a second, a second between two
-answers looks like a lag of this many.
+Only a bound on the absurd: statuses are asked one by one while writes go on, so that at ten thousand writes a
+second, a second between two answers looks like a lag of this many.  What proves a voter up to date is its
+linearizable read, which waits until all is applied that was committed before.
 """
 
 
