@@ -27,15 +27,15 @@ def get(key, **fields):
 
 
 def nested(success=(), failure=(), compare=()):
-    return rpc.RequestOp(
-        request_txn=rpc.TxnRequest(success=success, failure=failure, compare=compare)
-    )
+    return rpc.RequestOp(request_txn=rpc.TxnRequest(success=success, failure=failure, compare=compare))
 
 
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
-        pytest.param(rpc.PutRequest(value=b"v", ignore_value=True), errors.KeyNotProvidedError, id="key-first"),
+        pytest.param(
+            rpc.PutRequest(value=b"v", ignore_value=True), errors.KeyNotProvidedError, id="key-first"
+        ),
         pytest.param(
             rpc.PutRequest(key=b"k", value=b"v", lease=1, ignore_value=True, ignore_lease=True),
             errors.ValueProvidedError,
@@ -73,7 +73,9 @@ def test_a_range_needs_a_key_and_a_known_order():
             rpc.TxnRequest(compare=[rpc.Compare()], success=[put(b"a")] * 4), errors.TooManyOpsError, id="ops"
         ),
         pytest.param(
-            rpc.TxnRequest(compare=[rpc.Compare()] * 4, success=[put(b"a")]), errors.TooManyOpsError, id="compares"
+            rpc.TxnRequest(compare=[rpc.Compare()] * 4, success=[put(b"a")]),
+            errors.TooManyOpsError,
+            id="compares",
         ),
         pytest.param(rpc.TxnRequest(failure=[get(b"a")] * 4), errors.TooManyOpsError, id="failure-branch"),
         pytest.param(
@@ -176,7 +178,11 @@ def test_quota_costs(request_, cost):
     ("error", "code", "message"),
     [
         (errors.KeyNotProvidedError, StatusCode.INVALID_ARGUMENT, "etcdserver: key is not provided"),
-        (errors.TooManyOpsError, StatusCode.INVALID_ARGUMENT, "etcdserver: too many operations in txn request"),
+        (
+            errors.TooManyOpsError,
+            StatusCode.INVALID_ARGUMENT,
+            "etcdserver: too many operations in txn request",
+        ),
         (errors.NoSpaceError, StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
         (errors.CorruptClusterError, StatusCode.DATA_LOSS, "etcdserver: corrupt cluster"),
         (errors.MemberNotFoundError, StatusCode.NOT_FOUND, "etcdserver: member not found"),

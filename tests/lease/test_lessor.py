@@ -194,7 +194,9 @@ def test_leases_are_listed_by_expiry_on_the_leader_and_by_id_elsewhere():
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["grant", "renew", "revoke", "wait"]), st.integers(1, 4), st.integers(1, 9)),
+        st.tuples(
+            st.sampled_from(["grant", "renew", "revoke", "wait"]), st.integers(1, 4), st.integers(1, 9)
+        ),
         max_size=60,
     )
 )

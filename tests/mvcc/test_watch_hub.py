@@ -395,3 +395,18 @@ def test_many_far_behind_watchers_are_each_served_in_turn(world):
     assert [[revision for revision, _, _ in sink.seen] for _, sink in pairs] == [
         list(range(start, 62)) for start in (2, 30, 55)
     ]
+
+
+def test_a_sink_that_fills_up_while_catching_up_misses_nothing(world):
+    for _ in range(9):
+        world.put(b"a")
+    watcher, sink = world.watch(ALL._replace(start_revision=2), room=1)
+    world.settle(2)
+    for _ in range(4):
+        world.put(b"a")
+        sink.room = 1
+        world.settle(2)
+    sink.room = 100
+    world.settle(2)
+    assert watcher.is_synced
+    assert [revision for revision, _, _ in sink.seen] == list(range(2, 15))

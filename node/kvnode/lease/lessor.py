@@ -75,9 +75,11 @@ class Lessor:
         self._is_primary = False
         #: Granted since the leader last said what time it is; their TTL starts when it does.
         self._fresh: list[Lease] = []
-        #: ``(when to look, lease ID)``, one per lease with a clock; never later than its expiry.  A renewal
-        #: does not touch it: the entry is found to be early when its time comes.
-        self._heap: list[tuple[float, int]] = []
+        #: ``(when to look, number, lease)``, one per lease with a clock, never later than its expiry.  A
+        #: renewal does not touch it: the entry is found to be early when its time comes.  The number only
+        #: keeps leases from being compared.
+        self._heap: list[tuple[float, int, Lease]] = []
+        self._entries = 0
 
     @classmethod
     def open(cls, engine: ReadView, attachments: Mapping[bytes, int]) -> "Lessor":
@@ -195,8 +197,9 @@ class Lessor:
                 expiry_s = max(expiry_s, expiries[place - EXPIRIES_PER_S] + 1.0)
             expiries.append(expiry_s)
             lease.expiry_s = expiry_s
-        self._heap = [(expiry_s, lease.id) for expiry_s, lease in zip(expiries, ordered, strict=True)]
-        heapq.heapify(self._heap)
+        self._heap = []
+        for lease in ordered:
+            self._watch(lease)
 
     def demote(self) -> None:
         """Stop all clocks: another member leads, or nobody."""
@@ -215,15 +218,15 @@ class Lessor:
         heap = self._heap
         expired: list[int] = []
         while heap and heap[0][0] <= now_s and len(expired) < limit:
-            _, lease_id = heap[0]
-            lease = self._leases.get(lease_id)
-            if lease is None or lease.expiry_s is None:
+            _, number, lease = heap[0]
+            # By identity: a lease may have been granted anew under the ID of a revoked one.
+            if self._leases.get(lease.id) is not lease or lease.expiry_s is None:
                 heapq.heappop(heap)
             elif lease.expiry_s > now_s:
-                heapq.heapreplace(heap, (lease.expiry_s, lease_id))
+                heapq.heapreplace(heap, (lease.expiry_s, number, lease))
             else:
-                expired.append(lease_id)
-                heapq.heapreplace(heap, (now_s + REVOKE_RETRY_S, lease_id))
+                expired.append(lease.id)
+                heapq.heapreplace(heap, (now_s + REVOKE_RETRY_S, number, lease))
         return expired
 
     def renew(self, lease_id: int, now_s: float) -> int:
@@ -267,8 +270,13 @@ class Lessor:
     def _start_fresh(self, now_s: float) -> None:
         for lease in self._fresh:
             lease.expiry_s = now_s + lease.ttl_s
-            heapq.heappush(self._heap, (lease.expiry_s, lease.id))
+            self._watch(lease)
         self._fresh.clear()
+
+    def _watch(self, lease: Lease) -> None:
+        if lease.expiry_s is not None:
+            self._entries += 1
+            heapq.heappush(self._heap, (lease.expiry_s, self._entries, lease))
 
     def _write(self, lease: Lease, batch: WriteBatch) -> None:
         batch.put(lease_key(lease.id & _UINT64_MASK), _VALUE.pack(lease.ttl_s, lease.remaining_s))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
-
 from kvnode.apply.applier import AppliedBatch, Applier, ApplyResult
 from kvnode.apply.commands import CommandKind, encode_command, encode_lease_ids
 from kvnode.apply.genesis import GENESIS_INDEX, write_genesis
