@@ -117,6 +117,20 @@ def test_a_second_compaction_while_the_first_is_under_way_deletes_all():
     ]
 
 
+def test_a_second_compaction_finds_the_deletions_that_the_first_one_kept():
+    whole, raised = StateMachine(), StateMachine()
+    for machine in (whole, raised):
+        machine.put(b"a")
+        machine.put(b"b")
+        machine.delete(b"a", b"z")
+        machine.put(b"c")
+    whole.compact(5)
+    raised.compact(4, finish=False)
+    raised.applier.store.compact_step(3)
+    raised.compact(5)
+    assert _revisions(raised) == _revisions(whole) == [5]
+
+
 def test_writes_while_a_walk_is_under_way_stay():
     machine = _machine(["a", "a", "a"])
     machine.compact(4, finish=False)

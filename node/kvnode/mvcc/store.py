@@ -226,6 +226,8 @@ class Store:
             raise CompactedError
         if revision > self.current_revision:
             raise FutureRevisionError
+        # A walk that has come as far as the former target may have left deletions standing there.
+        self._compact_cursor = min(self._compact_cursor, max(self.compact_revision, 0) << MAIN_SHIFT)
         self.compact_revision = revision
         self._put_record(COMPACT_KEY, _encode(revision))
 
