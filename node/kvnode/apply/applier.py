@@ -29,7 +29,7 @@ from kvnode.apply.membership import (
     decode_member_attributes,
     decode_member_change,
 )
-from kvnode.apply.txn import check_branch, choose_branch, execute_branch
+from kvnode.apply.txn import check_branch, choose_branch, execute_branch, write_branch
 from kvnode.apply.writes import KeyWriter
 from kvnode.lease.errors import LeaseError
 from kvnode.lease.lessor import Lessor
@@ -287,11 +287,13 @@ class Applier:
             return self._alarmed()
         branch = choose_branch(self.store, request)
         check_branch(self.store, branch, self._writer.refusal)
-        response = TxnResponse() if wants_answer else None
+        if not wants_answer:
+            write_branch(branch, self._writer)
+            self.store.commit()
+            return None
+        response = TxnResponse()
         execute_branch(self.store, branch, self._writer, response)
-        revision = self.store.commit()
-        if response is not None:
-            response.header.revision = revision
+        response.header.revision = self.store.commit()
         return response
 
     def _compact(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:

@@ -76,8 +76,10 @@ def check_txn(request: TxnRequest, max_ops: int) -> None:
         DuplicateKeyError: one path of execution would put a key twice, or put and delete it.
     """
     _check_parts(request, max_ops)
-    _written(request.success)
-    _written(request.failure)
+    for branch in (request.success, request.failure):
+        # One operation that does not nest can't collide with anything.
+        if len(branch) > 1 or (branch and branch[0].HasField("request_txn")):
+            _written(branch)
 
 
 def is_read_only(request: TxnRequest) -> bool:
@@ -133,10 +135,10 @@ def _check_parts(request: TxnRequest, max_ops: int) -> None:
 
 def _check_op(op: RequestOp, max_ops: int) -> None:
     which = op.WhichOneof("request")
-    if which == "request_range":
-        check_range(op.request_range)
-    elif which == "request_put":
+    if which == "request_put":
         check_put(op.request_put)
+    elif which == "request_range":
+        check_range(op.request_range)
     elif which == "request_delete_range":
         check_delete_range(op.request_delete_range)
     elif which == "request_txn":

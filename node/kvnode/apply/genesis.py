@@ -4,14 +4,11 @@ from collections.abc import Sequence
 
 from kvnode.apply.applier import APPLIED_KEY, encode_applied
 from kvnode.apply.membership import MemberRecord, Membership, write_members
-from kvnode.raft.types import ConfState, Index, SnapshotMetadata, Term
+from kvnode.raft.storage import GENESIS_INDEX, GENESIS_TERM
+from kvnode.raft.types import ConfState, SnapshotMetadata
 from kvnode.storage.engine import Engine
 
 __all__ = ["GENESIS_INDEX", "GENESIS_TERM", "write_genesis"]
-
-#: Every founding member starts as if from a snapshot here, so that the log's first entry is one above.
-GENESIS_INDEX: Index = 1
-GENESIS_TERM: Term = 1
 
 
 def write_genesis(engine: Engine, cluster_id: int, members: Sequence[MemberRecord]) -> SnapshotMetadata:

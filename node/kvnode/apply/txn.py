@@ -5,8 +5,8 @@ fail is checked before the first write, so a transaction happens as a whole or n
 decides alike.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
 
 from kvnode.apply.range_read import encode_range
 from kvnode.apply.ranges import stop_of
@@ -14,29 +14,49 @@ from kvnode.apply.writes import KeyWriter
 from kvnode.mvcc.records import parse_record
 from kvnode.mvcc.revision import MAIN_SHIFT
 from kvnode.mvcc.store import Store
-from kvnode.pb.rpc_pb2 import Compare, PutRequest, RequestOp, TxnRequest, TxnResponse
+from kvnode.pb.rpc_pb2 import Compare, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, TxnResponse
 from kvnode.status import KvError
 
-__all__ = ["Branch", "check_branch", "choose_branch", "execute_branch"]
+__all__ = ["Branch", "check_branch", "choose_branch", "execute_branch", "write_branch"]
 
-_Operand: TypeAlias = int | bytes
+# Looked up once: reaching an enum value through its message takes longer than the comparison.
+_VERSION: Final = Compare.CompareTarget.VERSION
+_CREATE: Final = Compare.CompareTarget.CREATE
+_MOD: Final = Compare.CompareTarget.MOD
+_VALUE: Final = Compare.CompareTarget.VALUE
+_LEASE: Final = Compare.CompareTarget.LEASE
+_EQUAL: Final = Compare.CompareResult.EQUAL
+_GREATER: Final = Compare.CompareResult.GREATER
+_LESS: Final = Compare.CompareResult.LESS
+_NOT_EQUAL: Final = Compare.CompareResult.NOT_EQUAL
 
 
 class Branch(NamedTuple):
     """The operations that a transaction will run."""
 
     succeeded: bool
-    ops: Sequence[RequestOp]
-    #: The branches of the nested transactions among ``ops``, in their order.
-    nested: Sequence["Branch"]
+    steps: "list[Step]"
+
+
+#: One operation, taken out of its ``RequestOp`` once: asking a message what it holds is not free.
+Step: TypeAlias = RangeRequest | PutRequest | DeleteRangeRequest | Branch
 
 
 def choose_branch(store: Store, request: TxnRequest) -> Branch:
     """Decide all comparisons against the present state."""
-    succeeded = all(_holds(store, compare) for compare in request.compare)
-    ops = request.success if succeeded else request.failure
-    nested = [choose_branch(store, op.request_txn) for op in ops if op.HasField("request_txn")]
-    return Branch(succeeded, ops, nested)
+    succeeded = True
+    for compare in request.compare:
+        if not _holds(store, compare):
+            succeeded = False
+            break
+    steps: list[Step] = []
+    for op in request.success if succeeded else request.failure:
+        which = op.WhichOneof("request")
+        if which == "request_txn":
+            steps.append(choose_branch(store, op.request_txn))
+        elif which is not None:
+            steps.append(getattr(op, which))
+    return Branch(succeeded, steps)
 
 
 def check_branch(
@@ -52,70 +72,56 @@ def check_branch(
     Raises:
         KvError: nothing was changed.
     """
-    for op in _ops(branch):
-        if op.HasField("request_range"):
-            revision = op.request_range.revision
+    for step in branch.steps:
+        if type(step) is PutRequest:
+            refusal = None if put_refusal is None else put_refusal(step)
+            if refusal is not None:
+                raise refusal
+        elif type(step) is RangeRequest:
+            revision = step.revision
             # Unlike in a plain range, a negative revision does not mean the current one.
             if revision:
                 store.check_revision(revision)
-        elif put_refusal is not None and op.HasField("request_put"):
-            refusal = put_refusal(op.request_put)
-            if refusal is not None:
-                raise refusal
+        elif type(step) is Branch:
+            check_branch(store, step, put_refusal)
 
 
-def execute_branch(
-    store: Store, branch: Branch, writer: KeyWriter | None, response: TxnResponse | None
-) -> None:
+def execute_branch(store: Store, branch: Branch, writer: KeyWriter | None, response: TxnResponse) -> None:
     """Run a checked branch in the open transaction and fill in ``response``, save its own header.
 
     Args:
         store: what is read.
         branch: from ``choose_branch``, checked.
         writer: None where there can't be writes.
-        response: an empty message, or None if nobody waits for it: then only the writes are done.
+        response: an empty message.
     """
-    if response is None:
-        if writer is not None:
-            _write_branch(branch, writer)
-        return
     response.succeeded = branch.succeeded
-    nested = iter(branch.nested)
-    for op in branch.ops:
+    for step in branch.steps:
         answer = response.responses.add()
-        which = op.WhichOneof("request")
-        if which == "request_range":
-            answer.response_range.ParseFromString(encode_range(store, op.request_range))
+        if isinstance(step, RangeRequest):
+            answer.response_range.ParseFromString(encode_range(store, step))
             answer.response_range.header.revision = store.read_revision
-        elif which == "request_txn":
+        elif isinstance(step, Branch):
             # There, but empty: only the outer transaction has a full header.
             answer.response_txn.header.SetInParent()
-            execute_branch(store, next(nested), writer, answer.response_txn)
+            execute_branch(store, step, writer, answer.response_txn)
         elif writer is None:
             raise RuntimeError("a write in a read-only transaction")
-        elif which == "request_put":
-            writer.put(op.request_put, answer.response_put)
-        elif which == "request_delete_range":
-            writer.delete_range(op.request_delete_range, answer.response_delete_range)
-
-
-def _write_branch(branch: Branch, writer: KeyWriter) -> None:
-    for op in _ops(branch):
-        which = op.WhichOneof("request")
-        if which == "request_put":
-            writer.put(op.request_put, None)
-        elif which == "request_delete_range":
-            writer.delete_range(op.request_delete_range, None)
-
-
-def _ops(branch: Branch) -> Iterator[RequestOp]:
-    """Yield the operations of a branch and of the nested ones, in the order they will run."""
-    nested = iter(branch.nested)
-    for op in branch.ops:
-        if op.HasField("request_txn"):
-            yield from _ops(next(nested))
+        elif isinstance(step, PutRequest):
+            writer.put(step, answer.response_put)
         else:
-            yield op
+            writer.delete_range(step, answer.response_delete_range)
+
+
+def write_branch(branch: Branch, writer: KeyWriter) -> None:
+    """Do only the writes of a checked branch: for members where nobody waits for the answer."""
+    for step in branch.steps:
+        if isinstance(step, PutRequest):
+            writer.put(step, None)
+        elif isinstance(step, DeleteRangeRequest):
+            writer.delete_range(step, None)
+        elif isinstance(step, Branch):
+            write_branch(step, writer)
 
 
 def _holds(store: Store, compare: Compare) -> bool:
@@ -136,32 +142,29 @@ def _holds(store: Store, compare: Compare) -> bool:
 def _holds_for(store: Store, compare: Compare, key: bytes, packed: int) -> bool:
     """Compare one key; ``packed`` 0 is a missing one, which counts as all zero but has no value."""
     target = compare.target
-    actual: _Operand
-    wanted: _Operand
-    if target == Compare.CompareTarget.VALUE:
+    actual: int | bytes
+    wanted: int | bytes
+    if target == _MOD:
+        actual, wanted = packed >> MAIN_SHIFT, compare.mod_revision
+    elif target == _VALUE:
         if not packed:
             return False
         actual, wanted = parse_record(store.scanned_record(packed)).value, compare.value
-        return _satisfies(compare.result, (actual > wanted) - (actual < wanted))
-    _, create_revision, version = store.index.facts(key) if packed else (0, 0, 0)
-    if target == Compare.CompareTarget.VERSION:
-        actual, wanted = version, compare.version
-    elif target == Compare.CompareTarget.CREATE:
-        actual, wanted = create_revision, compare.create_revision
-    elif target == Compare.CompareTarget.MOD:
-        actual, wanted = packed >> MAIN_SHIFT, compare.mod_revision
-    elif target == Compare.CompareTarget.LEASE:
+    elif target == _LEASE:
         actual, wanted = (store.leases.get(key, 0) if packed else 0), compare.lease
+    elif target == _VERSION:
+        actual, wanted = (store.index.facts(key)[2] if packed else 0), compare.version
+    elif target == _CREATE:
+        actual, wanted = (store.index.facts(key)[1] if packed else 0), compare.create_revision
     else:
         actual = wanted = 0
-    return _satisfies(compare.result, (actual > wanted) - (actual < wanted))
-
-
-def _satisfies(result: Compare.CompareResult.ValueType, order: int) -> bool:
-    if result == Compare.CompareResult.EQUAL:
-        return order == 0
-    if result == Compare.CompareResult.NOT_EQUAL:
-        return order != 0
-    if result == Compare.CompareResult.GREATER:
+    result = compare.result
+    if result == _EQUAL:
+        return actual == wanted
+    if result == _NOT_EQUAL:
+        return actual != wanted
+    # Both are numbers or both are bytes.
+    order = (actual > wanted) - (actual < wanted)  # type: ignore[operator]
+    if result == _GREATER:
         return order > 0
-    return order < 0 if result == Compare.CompareResult.LESS else True
+    return order < 0 if result == _LESS else True
