@@ -4,12 +4,9 @@
 bound.  A bound at or below the key is an empty range and no error.
 """
 
-from typing import Final
+from kvnode.mvcc.watchers import FROM_KEY
 
 __all__ = ["FROM_KEY", "overlaps", "stop_of"]
-
-#: The ``range_end`` of a range without upper bound.
-FROM_KEY: Final = b"\0"
 
 
 def stop_of(range_end: bytes) -> bytes | None:
