@@ -33,7 +33,9 @@ RUN find / -xdev -type d \( -name pip -o -name 'pip-*' -o -name setuptools -o -n
       -o -name wheel -o -name 'wheel-*' -o -name ensurepip -o -name lib2to3 -o -name idlelib \) \
       -path '*/python3*' -prune -exec rm -rf {} + \
  && rm -rf /usr/bin/pip* /usr/local/bin/pip* /usr/share/python-wheels /usr/share/doc /usr/share/man \
-      /usr/share/locale /var/cache/* /var/lib/apt/lists/* /tmp/*
+      /usr/share/locale /var/cache/* /var/lib/apt/lists/* /tmp/* \
+ && echo 'kvcluster:x:65532:65532::/nonexistent:/usr/sbin/nologin' >> /etc/passwd \
+ && echo 'kvcluster:x:65532:' >> /etc/group
 
 FROM scratch AS runtime
 COPY --from=trimmed / /
