@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
+    # gRPC's core writes lines of its own to standard error, which are no JSON; errors are worth that.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
     # Imported late: --help and a wrong flag should not wait for gRPC and LevelDB.
     import asyncio
 

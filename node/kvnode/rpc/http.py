@@ -8,7 +8,7 @@ import json
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import h11
@@ -190,8 +190,8 @@ class _Connection(asyncio.Protocol):
         self._body_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not checked by isinstance: uvloop's transports only behave as one.
+        self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
         self._restart_idle_timer()
 
@@ -263,7 +263,8 @@ class _Connection(asyncio.Protocol):
         self.close()
 
     def _send(self, response: _Response, *, is_head: bool) -> None:
-        assert self._transport is not None
+        if self._transport is None:
+            return
         headers = [
             ("Content-Type", response.content_type),
             ("Content-Length", str(len(response.body))),

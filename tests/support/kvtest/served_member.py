@@ -71,7 +71,7 @@ class Client:
 
     def method(self, path: str) -> Any:
         """Return a unary method that takes and returns bytes; the stubs know only messages."""
-        return self.channel.unary_unary(path)  # type: ignore[var-annotated]
+        return self.channel.unary_unary(path)
 
     def stream(self, path: str, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         """Open a stream of bytes in both directions."""
