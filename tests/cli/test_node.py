@@ -1,6 +1,7 @@
 """The composition: listeners first, then the member, then service, then an orderly end."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -174,7 +175,11 @@ async def test_a_port_in_use_names_the_address_and_the_flag_before_data_are_touc
         pytest.param(DataDirectoryLostError("/d", "x"), 13, id="data-missing"),
         pytest.param(StorageCorruptError("/d", "x"), 13, id="damage"),
         pytest.param(DataDirectoryLockedError("/d", "x"), 1, id="locked"),
-        pytest.param(OSError(98, "Address already in use", "http://127.0.0.1:1"), 14, id="bound-elsewhere"),
+        pytest.param(
+            OSError(errno.EADDRINUSE, "Address already in use", "http://127.0.0.1:1"),
+            14,
+            id="bound-elsewhere",
+        ),
         pytest.param(CertificateError("x"), 2, id="certificate"),
         pytest.param(ZeroDivisionError("x"), 1, id="bug"),
         pytest.param(ExceptionGroup("g", [StorageCorruptError("/d", "x")]), 13, id="grouped"),
@@ -184,3 +189,10 @@ def test_every_failure_has_its_exit_status(error: Exception, exit_code: int) -> 
     failure = explain(error)
     assert failure.exit_code == exit_code
     assert failure.is_unexpected == isinstance(error, ZeroDivisionError)
+
+
+def test_a_peer_port_in_use_names_the_address_and_the_flag() -> None:
+    failure = explain(OSError(errno.EADDRINUSE, "Address already in use", "http://127.0.0.1:2380"))
+    assert failure.sentence == (
+        "cannot listen on http://127.0.0.1:2380: address already in use (--listen-peer-urls)"
+    )

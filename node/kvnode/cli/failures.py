@@ -57,7 +57,15 @@ def explain(error: BaseException) -> Failure:
         if isinstance(error, kind):
             return Failure(str(error), exit_code)
     if isinstance(error, OSError):
-        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        in_use = error.errno == errno.EADDRINUSE
-        return Failure(sentence, ExitCode.ADDRESS_IN_USE if in_use else ExitCode.OTHER)
+        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL) and error.filename:
+            # The listeners for clients raise ``ListenFlagError``; what is left is that for members.
+            is_in_use = error.errno == errno.EADDRINUSE
+            reason = "address already in use" if is_in_use else error.strerror
+            return Failure(
+                f"cannot listen on {error.filename}: {reason} (--listen-peer-urls)",
+                ExitCode.ADDRESS_IN_USE if is_in_use else ExitCode.OTHER,
+            )
+        return Failure(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error), ExitCode.OTHER
+        )
     return Failure(f"internal error: {type(error).__name__}: {error}", ExitCode.OTHER, is_unexpected=True)
