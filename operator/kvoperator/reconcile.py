@@ -100,6 +100,7 @@ class ClusterReconciler:
         # For messages and pacing only: a restarted operator does the same without them.
         self._refusals: dict[str, _Refusal] = {}
         self._refused_growth: dict[str, tuple[str, str, float]] = {}
+        self._told_refusals: dict[str, str] = {}
 
     async def run_pass(self, namespace: str, name: str) -> float | None:
         """One pass; returns seconds until the next, None when the cluster is gone or going.
@@ -202,15 +203,20 @@ class ClusterReconciler:
                 extra={"cluster": _key(observed), "action": describe(action), "error": str(error)},
             )
             if isinstance(error, MemberRefusedError):
-                event = Event(
-                    reason="MembersRefused", message=f"{describe(action)}: {error}", is_warning=True
-                )
-                await self._events.post(cluster, event)
+                await self._tell_refusal(cluster, f"{describe(action)}: {error}")
             return _RETRY_UNAVAILABLE_S
         self._metrics.actions.labels(kind, "done").inc()
+        self._told_refusals.pop(observed.uid, None)
         for event in events:
             await self._events.post(cluster, event)
         return current.requeue_after_s
+
+    async def _tell_refusal(self, cluster: Manifest, message: str) -> None:
+        """Once for each reason: members refuse changes for some seconds after each of their restarts."""
+        uid = cluster["metadata"]["uid"]
+        if self._told_refusals.get(uid) != message:
+            self._told_refusals[uid] = message
+            await self._events.post(cluster, Event(reason="MembersRefused", message=message, is_warning=True))
 
     async def run_deletion(self, namespace: str, name: str) -> bool:
         """One step of a deletion; True when the resource may go.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from kvclient import Client, KvClientError, LearnerNotReadyError, TlsConfig, UnhealthyClusterError
-from kvclient.errors import ConnectionFailedError
+from kvclient.errors import ConnectionFailedError, MemberNotFoundError
 from kvnode.status import StatusCode
 
 from kvoperator.errors import MemberError, MemberNotReadyError, MemberRefusedError
@@ -55,7 +55,7 @@ class MemberApi(Protocol):
         ...
 
     async def remove(self, endpoints: Sequence[str], member_id: MemberId) -> None:
-        """Raises MemberError."""
+        """A member that is out already is no error.  Raises MemberError."""
         ...
 
     async def move_leader(self, endpoints: Sequence[str], target_id: MemberId) -> None:
@@ -156,7 +156,12 @@ class MemberClient:
         await self._change(endpoints, lambda client: client.cluster.promote_member(member_id))
 
     async def remove(self, endpoints: Sequence[str], member_id: MemberId) -> None:
-        await self._change(endpoints, lambda client: client.cluster.remove_member(member_id))
+        try:
+            await self._change(endpoints, lambda client: client.cluster.remove_member(member_id))
+        except MemberRefusedError as error:
+            # Ids never come back: one that is unknown is out.
+            if not isinstance(error.__cause__, MemberNotFoundError):
+                raise
 
     async def move_leader(self, endpoints: Sequence[str], target_id: MemberId) -> None:
         await self._change(endpoints, lambda client: client.maintenance.move_leader(target_id))
