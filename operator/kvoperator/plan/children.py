@@ -24,10 +24,13 @@ __all__ = [
 def _before_members(context: Context) -> Iterator[tuple[ChildKind, Manifest]]:
     observed = context.observed
     name, namespace, uid = observed.name, observed.namespace, observed.uid
-    voters = max(context.spec.replicas, len(context.view.voter_ids))
     yield ChildKind.SERVICE_ACCOUNT, service_account(name, namespace, uid)
     yield ChildKind.HEADLESS_SERVICE, headless_service(name, namespace, uid)
-    yield ChildKind.DISRUPTION_BUDGET, disruption_budget(name, namespace, uid, voters=voters)
+    # While nobody says how many voters there are, a budget that is there stays: it may guard more than the
+    # spec wants by now.
+    if context.view.membership is not None or ChildKind.DISRUPTION_BUDGET not in observed.children:
+        voters = max(context.spec.replicas, len(context.view.voter_ids))
+        yield ChildKind.DISRUPTION_BUDGET, disruption_budget(name, namespace, uid, voters=voters)
     yield ChildKind.STATEFUL_SET, context.workload
 
 
