@@ -6,7 +6,7 @@ the action is carried out only if the second plan asks for the same.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -24,9 +24,9 @@ from kvoperator.errors import (
 from kvoperator.events import Event, EventRecorder
 from kvoperator.metrics import Metrics
 from kvoperator.model import names
-from kvoperator.model.actions import Action, ResizeClaim, describe, is_destructive
+from kvoperator.model.actions import Action, ApplyChild, ResizeClaim, describe, is_destructive
 from kvoperator.model.conditions import ConditionStatus, ConditionType
-from kvoperator.model.observed import Observed
+from kvoperator.model.observed import ChildKind, Observed
 from kvoperator.model.reading import SpecError
 from kvoperator.model.spec import ClusterSpec, parse_cluster_spec
 from kvoperator.model.status import ClusterStatus, Images, from_timestamp
@@ -101,6 +101,7 @@ class ClusterReconciler:
         self._refusals: dict[str, _Refusal] = {}
         self._refused_growth: dict[str, tuple[str, str, float]] = {}
         self._told_refusals: dict[str, str] = {}
+        self._applied: dict[tuple[str, ChildKind], tuple[str, Mapping[str, object]]] = {}
 
     async def run_pass(self, namespace: str, name: str) -> float | None:
         """One pass; returns seconds until the next, None when the cluster is gone or going.
@@ -137,10 +138,25 @@ class ClusterReconciler:
             spec = parse_cluster_spec(cluster["spec"])
             observed = await observe(self._kube, self._connect, cluster, spec, self._default_images, now_s)
             observed = self._with_refused_growth(observed, spec, now_s)
-            return spec, observed, plan(spec, observed, now_s)
+            current = plan(spec, observed, now_s)
+            while isinstance(current.action, ApplyChild) and self._is_futile(observed, current.action):
+                live = {**observed.children, current.action.kind: current.action.manifest}
+                observed = replace(observed, children=live)
+                current = plan(spec, observed, now_s)
+            return spec, observed, current
         except SpecError as error:
             observed = await observe_objects(self._kube, cluster, self._default_images, now_s)
             return None, observed, plan_invalid(observed, str(error), now_s)
+
+    def _is_futile(self, observed: Observed, action: ApplyChild) -> bool:
+        """Whether this very object was applied to this very version, and nothing came of it.
+
+        The API server may write a user's affinity or toleration in its own way; what we then take for drift
+        must not keep the cluster from anything else.
+        """
+        live = observed.children.get(action.kind)
+        known = self._applied.get((observed.uid, action.kind))
+        return live is not None and known == (_version(live), action.manifest)
 
     def _with_refused_growth(self, observed: Observed, spec: ClusterSpec, now_s: float) -> Observed:
         claims = []
@@ -176,6 +192,9 @@ class ClusterReconciler:
         self, cluster: Manifest, spec: ClusterSpec, observed: Observed, current: Plan, action: Action
     ) -> float:
         kind = type(action).__name__
+        if isinstance(action, ApplyChild):
+            version = _version(observed.children.get(action.kind) or {})
+            self._applied[observed.uid, action.kind] = (version, action.manifest)
         logger.info("acting", extra={"cluster": _key(observed), "action": describe(action)})
         try:
             members = await self._connect(observed.namespace, spec)
@@ -237,7 +256,7 @@ class ClusterReconciler:
         action = plan_deletion(spec, observed)
         if action is None:
             self._metrics.forget(namespace, name)
-            self._refusals.pop(observed.uid, None)
+            self._forget(observed.uid)
             return True
         if now_s - from_timestamp(cluster["metadata"]["deletionTimestamp"]) > _DELETE_LIMIT_S:
             message = f"could not be finished in {_DELETE_LIMIT_S:.0f} s: {describe(action)}"
@@ -252,6 +271,12 @@ class ClusterReconciler:
         except KubeError as error:
             logger.warning("deletion goes on", extra={"cluster": _key(observed), "error": str(error)})
         return False
+
+    def _forget(self, uid: str) -> None:
+        self._refusals.pop(uid, None)
+        self._told_refusals.pop(uid, None)
+        for kind in ChildKind:
+            self._applied.pop((uid, kind), None)
 
     async def _write_status(self, cluster: Manifest, status: ClusterStatus) -> None:
         """Write what has changed, if anything, and tell of conditions that flipped."""
@@ -270,6 +295,11 @@ class ClusterReconciler:
         )
         for event in _condition_events(before, status):
             await self._events.post(cluster, event)
+
+
+def _version(live: Mapping[str, object]) -> str:
+    metadata = live.get("metadata")
+    return str(metadata.get("resourceVersion", "")) if isinstance(metadata, Mapping) else ""
 
 
 def _key(observed: Observed) -> str:

@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
+
 from kvtest.apiserver import ApiServer
 
 CLUSTERS = "/apis/kvcluster.dev/v1alpha1/namespaces/default/kvclusters"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from kvoperator.manifests.access import service_account
 from kvoperator.manifests.agent import storage_of
 from kvoperator.manifests.disruption import disruption_budget

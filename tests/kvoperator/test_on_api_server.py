@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kvoperator.clients.config import load_config
 from kvoperator.clients.kube import CLAIMS, CLUSTERS, LEASES, KubeClient
 from kvoperator.errors import KubeConflictError, KubeRefusedError, LeadershipLostError
@@ -192,7 +193,7 @@ async def test_a_released_lease_is_taken_at_once(kube: KubeClient) -> None:
 class Operator:
     """`kvoperator run` as a child process."""
 
-    def __init__(self, api_server: ApiServer, name: str, directory: Path) -> None:
+    def __init__(self, api_server: ApiServer, name: str, directory: Path, namespaces: str) -> None:
         self.port = free_port()
         self.log = directory / f"{name}.log"
         env = {
@@ -201,7 +202,7 @@ class Operator:
             "KVOPERATOR_NODE_IMAGE": "kvcluster-node:test",
             "KVOPERATOR_AGENT_IMAGE": "kvcluster-operator:test",
             "KVOPERATOR_HTTP_PORT": str(self.port),
-            "KVOPERATOR_WATCH_NAMESPACES": NAMESPACE,
+            "KVOPERATOR_WATCH_NAMESPACES": namespaces,
             "POD_NAMESPACE": NAMESPACE,
             "POD_NAME": name,
         }
@@ -227,11 +228,13 @@ class Operator:
 
 
 @contextmanager
-def operators(api_server: ApiServer, directory: Path, *names: str) -> Iterator[list[Operator]]:
+def operators(
+    api_server: ApiServer, directory: Path, *names: str, namespaces: str = NAMESPACE
+) -> Iterator[list[Operator]]:
     started: list[Operator] = []
     try:
         for name in names:
-            started.append(Operator(api_server, name, directory))
+            started.append(Operator(api_server, name, directory, namespaces))
         yield started
     except BaseException:
         for operator in started:
@@ -310,7 +313,7 @@ def _stable(read_now: Callable[[], list[str]], seconds: float) -> list[str] | No
 def test_the_second_operator_takes_over_when_the_first_is_killed(
     api_server: ApiServer, tmp_path: Path
 ) -> None:
-    with operators(api_server, tmp_path, "a", "b") as both:
+    with operators(api_server, tmp_path, "a", "b", namespaces="") as both:
         leader = wait_for("a leader", lambda: next((one for one in both if one.is_leading()), None))
         standby = next(one for one in both if one is not leader)
         wait_for("a ready standby", lambda: standby.get("/readyz") == "ok\n")

@@ -4,9 +4,12 @@ The rules are checked by the world itself whenever the operator asks for a chang
 ``KVOPERATOR_SEEDS=500`` lives more of them.
 """
 
+import copy
 import os
+from typing import Any
 
 import pytest
+
 from kvoperator.clients.kube import CLAIMS, CLUSTERS, PODS, STATEFUL_SETS
 from kvtest.operator_world import NAME, NAMESPACE, InvariantError, World
 
@@ -333,3 +336,27 @@ async def test_a_deleted_stateful_set_is_made_again_with_all_its_pods() -> None:
     await world.operator_pass()
     await world.settle()
     assert sorted(one.id for one in world.voters()) == before
+
+
+async def test_an_object_that_the_server_writes_its_own_way_holds_nothing_up() -> None:
+    world = World(16, replicas=1)
+    await world.settle()
+    apply = world.kube.apply
+
+    async def apply_its_own_way(manifest: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        if manifest["kind"] == "StatefulSet":
+            affinity = manifest["spec"]["template"]["spec"]["affinity"]
+            if "nodeAffinity" in affinity:
+                manifest = copy.deepcopy(manifest)
+                manifest["spec"]["template"]["spec"]["affinity"]["nodeAffinity"] = {"normalised": True}
+        return await apply(manifest, **kwargs)
+
+    world.kube.apply = apply_its_own_way  # type: ignore[method-assign]
+    world.change_spec({"podTemplate": {"affinity": {"nodeAffinity": {"x": "y"}}}, "replicas": 3})
+    await world.settle()
+    assert len(world.voters()) == 3
+    writes = world.kube.writes
+    for _ in range(10):
+        world.now_s += 15
+        await world.operator_pass()
+    assert world.kube.writes == writes

@@ -48,12 +48,13 @@ def drift(wanted: object, live: object, path: str = "") -> str | None:
     """Path of the first wanted field that the live object lacks or has otherwise; None when there is none.
 
     What the API server adds (defaults, status, other managers' fields) is no drift, and neither is another
-    way to write the same quantity.
+    way to write the same quantity, or a zero value (false, 0, "", empty) that it leaves out.
     """
+    if not wanted and live is None:
+        return None
     if isinstance(wanted, Mapping):
         if not isinstance(live, Mapping):
-            # The server drops empty objects from some fields.
-            return None if not wanted and live is None else path
+            return path
         for key, value in wanted.items():
             found = drift(value, live.get(key), f"{path}.{key}" if path else str(key))
             if found is not None:
@@ -68,7 +69,7 @@ def drift(wanted: object, live: object, path: str = "") -> str | None:
 
 def _list_drift(wanted: list[Any], live: object, path: str) -> str | None:
     if not isinstance(live, list):
-        return None if not wanted and live is None else path
+        return path
     if all(isinstance(one, Mapping) and "name" in one for one in wanted):
         by_name = {one.get("name"): one for one in live if isinstance(one, Mapping)}
         for one in wanted:
