@@ -203,6 +203,7 @@ async def test_garbage_closes_the_connection_and_harms_nobody(pair: Pair) -> Non
 def test_a_busy_port_is_reported_with_its_url() -> None:
     bound = bind_peer_urls(["http://127.0.0.1:0"])
     url = f"http://127.0.0.1:{bound[0][1].getsockname()[1]}"
+    bound[0][1].listen()
     with pytest.raises(OSError, match="in use") as caught:
         bind_peer_urls([url])
     assert caught.value.filename == url

@@ -54,8 +54,8 @@ def bind_peer_urls(urls: Iterable[str]) -> list[tuple[str, socket.socket]]:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.append((url, sock))
             try:
+                # Not listening yet: until this member can answer, callers are to be refused at once.
                 sock.bind(address)
-                sock.listen(128)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, url) from error
     except OSError:
@@ -98,7 +98,10 @@ class PeerListener:
                     raise ValueError(f"{url} needs a certificate")
                 context = server_context(self._tls)
             create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(await create(self._connection, sock=sock, ssl=context))
+            try:
+                self._servers.append(await create(self._connection, sock=sock, ssl=context))
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, url) from error
 
     async def close(self) -> None:
         """Stop accepting and hang up."""

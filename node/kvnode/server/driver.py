@@ -1,0 +1,247 @@
+"""The event loop's side of one replica: turns, ticks, and the hand-over to the disk.
+
+Everything that arrives during one turn of the event loop, requests and peer messages alike, is
+carried through consensus together: one proposal, one log write, one message to each peer, one
+apply.  That is where the throughput comes from; no request pays for any of these alone.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from kvnode.apply.applier import AppliedBatch
+from kvnode.raft.errors import ProposalDroppedError
+from kvnode.raft.events import Event
+from kvnode.raft.messages import InstallSnapshot, Message
+from kvnode.raft.ready import Persist, Role
+from kvnode.raft.types import Index, SnapshotMetadata
+from kvnode.server.effects import Apply, Effect, Report, Send, Write
+from kvnode.server.ports import PeerTransport
+from kvnode.server.proposals import Proposals
+from kvnode.server.reads import Reads
+from kvnode.server.replica import Replica
+from kvnode.server.stats import MemberStats
+from kvnode.server.storage_thread import StorageThread
+from kvnode.storage.log_store import PreparedSave
+
+__all__ = ["Driver", "DriverHooks"]
+
+#: An entry is closed at this size, so that a burst is sent and written in pipelined pieces.
+BATCH_BYTES = 1 << 20
+
+#: Passes over the core within one turn; more wait for the next, so that sockets are served.
+PASSES_PER_TURN = 4
+
+log = logging.getLogger(__name__)
+
+
+class DriverHooks(Protocol):
+    """What the member wants to hear; all calls are made in the event loop's thread."""
+
+    def on_events(self, events: tuple[Event, ...]) -> None:
+        """Facts from the core."""
+
+    def on_applied(self, batch: AppliedBatch) -> None:
+        """State changed; waiting writers are answered right after."""
+
+    def on_entries(self, index: Index, size_bytes: int) -> None:
+        """Entries up to ``index``, with this much data, were applied."""
+
+    def on_send_snapshot(self, message: InstallSnapshot) -> None:
+        """A peer needs the state itself."""
+
+    def on_snapshot_written(self, metadata: SnapshotMetadata) -> None:
+        """The log now starts at this snapshot: make its state the replica's."""
+
+    def on_fatal(self, error: BaseException) -> None:
+        """The member can't go on."""
+
+
+class Driver:
+    """Runs a replica in the event loop until ``stop``."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        transport: PeerTransport,
+        storage: StorageThread,
+        proposals: Proposals,
+        reads: Reads,
+        hooks: DriverHooks,
+        stats: MemberStats,
+        tick_s: float,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.replica = replica
+        self._transport = transport
+        self._storage = storage
+        self._proposals = proposals
+        self._reads = reads
+        self._hooks = hooks
+        self._stats = stats
+        self._tick_s = tick_s
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._is_scheduled = False
+        self._is_running = False
+        self._applied_term = 0
+        #: Where the state of a snapshot lies that the core is about to accept.
+        self.staged_generation: str | None = None
+        #: A snapshot is being written to the log: what is staged must stay.
+        self.is_installing = False
+
+    def start(self) -> None:
+        """Begin ticking and taking turns."""
+        self._is_running = True
+        self._tick_handle = self._loop.call_later(self._tick_s, self._tick)
+        self.wake()
+
+    def stop(self) -> None:
+        """Take no further turn.  A disk write that was begun is not waited for."""
+        self._is_running = False
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+
+    def wake(self) -> None:
+        """Take a turn once the sockets that are readable now have been read."""
+        if not self._is_scheduled and self._is_running:
+            self._is_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def step(self, message: Message) -> None:
+        """Take one message from a peer."""
+        if self._is_running:
+            self._guarded(lambda: self.replica.step(message))
+            self.wake()
+
+    def _tick(self) -> None:
+        # One tick however late: a process that was frozen must not count the lost time as
+        # silence of the leader and start an election before it has read what is waiting.
+        self._tick_handle = self._loop.call_later(self._tick_s, self._tick)
+        now_s = self._loop.time()
+        self._guarded(self.replica.tick)
+        self._stats.proposals_failed += self._proposals.expire(now_s)
+        self._reads.expire(now_s)
+        self.wake()
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """Run a piece of a turn; any error in it means that this member must not go on."""
+        try:
+            work()
+        except Exception as error:
+            self.stop()
+            self._hooks.on_fatal(error)
+
+    def _turn(self) -> None:
+        self._is_scheduled = False
+        if self._is_running:
+            self._guarded(self._take_turn)
+
+    def _take_turn(self) -> None:
+        node = self.replica.node
+        if node.leader_id:
+            self._propose()
+            self._read()
+        for _ in range(PASSES_PER_TURN):
+            if not node.has_ready():
+                break
+            has_applied = False
+            for effect in self.replica.effects():
+                self._perform(effect)
+                has_applied = has_applied or type(effect) is Apply
+            if has_applied:
+                break
+        self._stats.proposals_pending = len(self._proposals)
+        if node.has_ready():
+            self.wake()
+
+    def _propose(self) -> None:
+        node, proposals = self.replica.node, self._proposals
+        if not proposals.has_queued or node.lead_transferee:
+            return
+        datas = proposals.take(node.term, BATCH_BYTES)
+        try:
+            if datas:
+                node.propose(datas)
+        except ProposalDroppedError as error:
+            log.debug("%s", error)
+            proposals.dropped()
+
+    def _read(self) -> None:
+        context = self._reads.next_context(self._loop.time())
+        if context is not None:
+            self.replica.node.read_index(context)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send(messages):
+                self._send(messages)
+            case Write(persist):
+                self._write(persist)
+            case Apply():
+                self._apply(effect)
+            case Report(events, soft_state):
+                if soft_state is not None:
+                    self._leadership(soft_state.leader_id, soft_state.role)
+                self._hooks.on_events(events)
+
+    def _send(self, messages: tuple[Message, ...]) -> None:
+        for message in messages:
+            if type(message) is InstallSnapshot:
+                self._hooks.on_send_snapshot(message)
+        self._transport.send(m for m in messages if type(m) is not InstallSnapshot)
+
+    def _leadership(self, leader_id: int, role: Role) -> None:
+        del role
+        lost_s = None if leader_id else self._loop.time()
+        if lost_s is not None:
+            self._proposals.leader_lost_s = self._reads.leader_lost_s = lost_s
+        self._reads.leader_changed()
+
+    def _write(self, persist: Persist) -> None:
+        generation = None
+        if persist.snapshot is not None:
+            generation, self.is_installing = self.staged_generation, True
+        save = self.replica.begin_write(persist, state_generation=generation)
+        begun_s = self._loop.time()
+
+        def done(result: object) -> None:
+            self._stats.wal_fsync_s.observe(self._loop.time() - begun_s)
+            if isinstance(result, BaseException):
+                self.stop()
+                self._hooks.on_fatal(result)
+            elif self._is_running:
+                self._guarded(lambda: self._written(persist, save))
+
+        self._storage.submit(save.write, done)
+
+    def _written(self, persist: Persist, save: PreparedSave) -> None:
+        messages = self.replica.written(persist, save)
+        if persist.snapshot is not None:
+            # The state must be the snapshot's before the core hands out what follows it.
+            self._proposals.skipped_to(persist.snapshot.term)
+            self._hooks.on_snapshot_written(persist.snapshot)
+            self.is_installing = False
+        if messages:
+            self._send(messages)
+        # In this call, not in the next turn: commit and answer are due now.
+        self._take_turn()
+
+    def _apply(self, effect: Apply) -> None:
+        reads = self._reads
+        for read in effect.read_states:
+            if reads.confirmed(read.index, read.context):
+                self.wake()
+        entries = effect.entries
+        if entries:
+            batch = self.replica.apply(entries)
+            self._hooks.on_applied(batch)
+            self._proposals.resolve(batch.results)
+            self._hooks.on_entries(batch.last_index, sum(len(entry.data) for entry in entries))
+            term = entries[-1].term
+            if term > self._applied_term:
+                self._applied_term = term
+                if self._proposals.term_passed(term):
+                    self.wake()
+        reads.applied(self.replica.applied_index)

@@ -1,0 +1,799 @@
+"""One member of a cluster: the parts put together, and the face that the API services call."""
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message as ProtobufMessage
+
+from kvnode.apply import checks
+from kvnode.apply.applier import AppliedBatch, Applier
+from kvnode.apply.commands import CommandKind
+from kvnode.apply.errors import NoSpaceError
+from kvnode.apply.genesis import write_genesis
+from kvnode.apply.membership import MemberRecord
+from kvnode.mvcc.hashing import RevisionHash
+from kvnode.mvcc.watch import WatchHub
+from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType, LeaseTimeToLiveResponse, TxnRequest
+from kvnode.raft.config import RaftConfig
+from kvnode.raft.events import BecameLeader, Event, LeaderChanged, SnapshotIgnored
+from kvnode.raft.messages import InstallSnapshot, Message
+from kvnode.raft.raw_node import RawNode
+from kvnode.raft.ready import Role
+from kvnode.raft.storage import genesis
+from kvnode.raft.types import Index, MemberId, SnapshotMetadata, Term
+from kvnode.server.bootstrap import Beginning, begin
+from kvnode.server.calls import LeaderCalls
+from kvnode.server.config import NodeConfig
+from kvnode.server.driver import Driver
+from kvnode.server.errors import (
+    BadLeaderTransfereeError,
+    ExitCode,
+    NotLeaderError,
+    RequestTimeoutError,
+    StartError,
+)
+from kvnode.server.peer_side import PeerSide
+from kvnode.server.ports import PeerTransport
+from kvnode.server.proposals import Proposals
+from kvnode.server.reads import Reads
+from kvnode.server.reconfiguration import Reconfiguration
+from kvnode.server.replica import Replica
+from kvnode.server.snapshots import Snapshots, SnapshotSource, StagedState
+from kvnode.server.stats import MemberStats
+from kvnode.server.storage_thread import StorageThread
+from kvnode.server.upkeep import Upkeep
+from kvnode.status import KvError
+from kvnode.storage.data_dir import DataDirectory, DataDirectoryLockedError, Identity, OpenData
+from kvnode.storage.engine import Engine
+from kvnode.storage.leveldb import LevelDbEngines
+from kvnode.storage.log_store import LogStore
+from kvnode.storage.snapshots import SnapshotHeader, SnapshotInstaller, SnapshotWriter
+from kvnode.transport.listener import bind_peer_urls
+from kvnode.transport.peers import Peers, ask_cluster
+
+__all__ = ["Member"]
+
+ResultT = TypeVar("ResultT")
+
+#: How long a leader that stops waits for another to take over, and then for accepted writes.
+HAND_OVER_S = 0.7
+DRAIN_S = 0.5
+
+#: A removed member goes on this long, so that the others hear of the commit from it.
+REMOVED_LINGER_S = 1.0
+
+#: Revisions hashed between two turns of the event loop.
+HASH_SLICE = 2000
+
+#: The size of the state database is looked up at most this often.
+SIZE_AGE_S = 1.0
+
+#: A request that needs more room than this beyond its own bytes never passes for a small one.
+QUOTA_MARGIN_BYTES = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class Member:
+    """A running member.  All of it belongs to the event loop's thread."""
+
+    def __init__(self, config: NodeConfig, data: DataDirectory, opened: OpenData, identity: Identity) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.config = config
+        self.member_id = identity.member_id
+        self.cluster_id = identity.cluster_id
+        self.stats = MemberStats()
+        self.is_stopping = False
+        self._data = data
+        self._opened = opened
+        self._stopped: asyncio.Task[None] | None = None
+        self._failure: asyncio.Future[BaseException] = loop.create_future()
+        self._leader_callbacks: list[Callable[[], None]] = []
+        self._applied_waiters: list[tuple[Index, asyncio.Future[None]]] = []
+        self._size_bytes, self._size_s = 0, -SIZE_AGE_S
+        self._staged: StagedState | None = None
+        #: Views of the state that are being streamed; an engine is closed only without any.
+        self._sources = 0
+        self._retired: list[Engine] = []
+        self._alarm_due_s = 0.0
+
+        session = secrets.randbits(32)
+        timeout_s = config.request_timeout_s
+        self.proposals = Proposals(session, timeout_s=timeout_s)
+        self._reads = Reads(identity.member_id, session, timeout_s=timeout_s)
+        applier = Applier.open(
+            opened.state_engine, is_local=self.proposals.is_local, member_id=identity.member_id
+        )
+        opened.log.create_snapshot(applier.applied_index, applier.conf_state)
+        node = RawNode(self._raft_config(applier), opened.log)
+        self.replica = Replica(node, opened.log, applier, is_synced=not config.unsafe_no_fsync)
+        self.hub = WatchHub(applier.store)
+        self._log_thread = StorageThread(loop, "kvnode-log")
+        self.state_thread = StorageThread(loop, "kvnode-state")
+        self.peer_side = PeerSide(self)
+        self._peers = Peers(self.peer_side, peer_urls=config.initial_advertise_peer_urls, tls=config.peer_tls)
+        self.transport: PeerTransport = self._peers
+        self.driver = Driver(
+            self.replica,
+            transport=self._peers,
+            storage=self._log_thread,
+            proposals=self.proposals,
+            reads=self._reads,
+            hooks=self,
+            stats=self.stats,
+            tick_s=config.heartbeat_interval_ms / 1000.0,
+        )
+        self.reconfiguration = Reconfiguration(self)
+        self.snapshots = Snapshots(self)
+        self._calls = LeaderCalls(self)
+        self._upkeep = Upkeep(self)
+
+    def _raft_config(self, applier: Applier) -> RaftConfig:
+        config = self.config
+        ticks = -(-config.election_timeout_ms // config.heartbeat_interval_ms)
+        return RaftConfig(
+            member_id=MemberId(self.member_id),
+            random_ticks=random.SystemRandom().randint,
+            election_timeout_ticks=ticks,
+            pre_vote=config.pre_vote,
+            max_committed_bytes_per_ready=1 << 20,
+            applied_index=applier.applied_index,
+            conf_state=applier.conf_state,
+        )
+
+    # Life.
+
+    @classmethod
+    async def start(cls, config: NodeConfig) -> "Member":
+        """Open the data, find or found the cluster, and take part in it.
+
+        Raises:
+            StartError: This member can't be started; says why and how to exit.
+            StorageError: The data directory can't be used.
+            OSError: A peer address can't be listened on; ``filename`` holds its URL.
+        """
+        bound = bind_peer_urls(str(url) for url in config.listen_peer_urls)
+        try:
+            data = _open_data_dir(config.data_dir)
+            try:
+                identity, opened = await _open(config, data)
+                try:
+                    member = cls(config, data, opened, identity)
+                except BaseException:
+                    opened.close()
+                    raise
+            except BaseException:
+                data.close()
+                raise
+        except BaseException:
+            for _, sock in bound:
+                sock.close()
+            raise
+        try:
+            await member._peers.start(bound)
+        except BaseException:
+            await member.stop()
+            raise
+        member._run()
+        return member
+
+    def _run(self) -> None:
+        log.info(
+            "member %x of cluster %x continues at index %d, term %d",
+            self.member_id,
+            self.cluster_id,
+            self.applied_index,
+            self.term,
+        )
+        self._update_peers()
+        self.driver.start()
+        voters = self.node.conf_state.voters
+        if voters == (self.member_id,):
+            # Alone there is nobody to wait for.
+            self.node.campaign()
+            self.driver.wake()
+        self._upkeep.start()
+
+    async def failed(self) -> BaseException:
+        """Wait until this member can't go on by itself; returns why."""
+        return await asyncio.shield(self._failure)
+
+    def fail(self, error: BaseException) -> None:
+        """This member can't go on."""
+        if not self._failure.done():
+            self._failure.set_result(error)
+        self.driver.stop()
+        self.proposals.abandon()
+        self._reads.abandon()
+
+    def guarded(self, work: Callable[[], ResultT]) -> ResultT | None:
+        """Do something that must not fail; if it does, this member can't go on."""
+        try:
+            return work()
+        except Exception as error:
+            self.fail(error)
+            return None
+
+    async def stop(self) -> None:
+        """Hand leadership over, finish what was accepted, close everything.  Idempotent."""
+        if self._stopped is None:
+            self._stopped = self._loop.create_task(self._stop())
+        await asyncio.shield(self._stopped)
+
+    async def _stop(self) -> None:
+        self.is_stopping = True
+        if not self._failure.done():
+            await self._hand_over()
+            self.proposals.stop()
+            await self._until(lambda: not len(self.proposals), DRAIN_S)
+        await self._upkeep.close()
+        await self.snapshots.close()
+        self.driver.stop()
+        self.proposals.abandon()
+        self._reads.abandon()
+        for _, waiter in self._applied_waiters:
+            waiter.cancel()
+        await self._peers.close()
+        await asyncio.to_thread(self._log_thread.close)
+        await asyncio.to_thread(self.state_thread.close)
+        await self._until(lambda: self._sources == 0, DRAIN_S)
+        if not self._failure.done():
+            self.guarded(self.log.flush)
+            self.guarded(self.applier.engine.sync)
+        if self._sources == 0:
+            self.applier.engine.close()
+            for engine in self._retired:
+                engine.close()
+        self._opened.log_engine.close()
+        self._data.close()
+
+    async def _hand_over(self) -> None:
+        """Let the most advanced reachable voter lead, so that clients see no election."""
+        if not self.is_leader:
+            return
+        status = self.node.status()
+        candidates = [
+            (status.progress[voter].match_index, voter)
+            for voter in status.conf_state.voters
+            if voter != self.member_id and voter in status.progress and self.transport.connected(voter)
+        ]
+        if not candidates:
+            return
+        target = max(candidates)[1]
+        log.info("handing leadership over to member %x", target)
+        self.node.transfer_leadership(target)
+        self.driver.wake()
+        await self._until(lambda: self.leader_id not in (0, self.member_id), HAND_OVER_S)
+
+    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        deadline_s = self.now_s() + timeout_s
+        while not condition():
+            if self.now_s() >= deadline_s:
+                return False
+            await asyncio.sleep(0.005)
+        return True
+
+    # What it is.
+
+    @property
+    def node(self) -> RawNode:
+        """The consensus core."""
+        return self.replica.node
+
+    @property
+    def applier(self) -> Applier:
+        """The state machine; another object after a snapshot was installed."""
+        return self.replica.applier
+
+    @property
+    def log(self) -> LogStore:
+        """The log on disk."""
+        return self.replica.log
+
+    @property
+    def leader_id(self) -> int:
+        """The leader as far as known; 0: none."""
+        return self.node.leader_id
+
+    @property
+    def term(self) -> Term:
+        return self.node.term
+
+    @property
+    def commit_index(self) -> Index:
+        return self.node.commit_index
+
+    @property
+    def applied_index(self) -> Index:
+        return self.applier.applied_index
+
+    @property
+    def is_leader(self) -> bool:
+        return self.node.role is Role.LEADER
+
+    @property
+    def is_learner(self) -> bool:
+        record = self.applier.membership.get(self.member_id)
+        return record is not None and record.is_learner
+
+    @property
+    def db_size_bytes(self) -> int:
+        """Bytes of the state on disk, about a second old."""
+        now_s = self.now_s()
+        if now_s - self._size_s >= SIZE_AGE_S:
+            self._size_bytes = self.applier.engine.approximate_size_bytes()
+            self._size_s = now_s
+        return self._size_bytes
+
+    @property
+    def db_size_in_use_bytes(self) -> int:
+        """Bytes of the retained records; never more than the size on disk, as clients expect."""
+        return min(self.applier.store.retained_bytes, self.db_size_bytes)
+
+    @property
+    def quota_bytes(self) -> int | None:
+        return self.config.quota_backend_bytes
+
+    def now_s(self) -> float:
+        """The event loop's clock."""
+        return self._loop.time()
+
+    def entropy(self) -> bytes:
+        """Bytes that were never seen before."""
+        return os.urandom(16)
+
+    # Writes and reads.
+
+    def propose(
+        self, kind: CommandKind, payload: bytes, done: Callable[[ProtobufMessage | KvError], None]
+    ) -> None:
+        """Put a command through the log; ``done`` is called exactly once, with response or error."""
+        if (
+            self.config.quota_backend_bytes is not None
+            and kind in _GROWING
+            and self._is_over_quota(kind, payload)
+        ):
+            done(NoSpaceError())
+            return
+        self.proposals.add(kind, payload, done, self._loop.time())  # type: ignore[arg-type]
+        self.driver.wake()
+
+    def linearizable(self, done: Callable[[KvError | None], None]) -> None:
+        """Call ``done(None)`` once the state here holds all that was committed before this call."""
+        if self.is_stopping:
+            done(RequestTimeoutError())
+            return
+        self._reads.add(done, self._loop.time())
+        self.driver.wake()
+
+    async def proposed(self, kind: CommandKind, payload: bytes) -> ProtobufMessage:
+        """``propose`` for code that can wait.
+
+        Raises:
+            KvError: The request's error.
+        """
+        outcome: asyncio.Future[ProtobufMessage] = self._loop.create_future()
+
+        def done(result: ProtobufMessage | KvError) -> None:
+            if outcome.done():
+                return
+            if isinstance(result, KvError):
+                outcome.set_exception(result)
+            else:
+                outcome.set_result(result)
+
+        self.propose(kind, payload, done)
+        return await outcome
+
+    async def confirm_linearizable(self) -> None:
+        """``linearizable`` for code that can wait.
+
+        Raises:
+            KvError: No quorum answered in time.
+        """
+        outcome: asyncio.Future[None] = self._loop.create_future()
+
+        def done(error: KvError | None) -> None:
+            if outcome.done():
+                return
+            if error is None:
+                outcome.set_result(None)
+            else:
+                outcome.set_exception(error)
+
+        self.linearizable(done)
+        await outcome
+
+    def _is_over_quota(self, kind: CommandKind, payload: bytes) -> bool:
+        quota = self.config.quota_backend_bytes or 0
+        room = quota - self.db_size_bytes
+        if room > len(payload) + QUOTA_MARGIN_BYTES:
+            return False
+        if kind is CommandKind.TXN:
+            cost = checks.txn_cost(TxnRequest.FromString(payload))
+            if cost == 0:
+                return False
+        else:
+            cost = len(payload) + 256
+        if room > cost:
+            return False
+        self._raise_no_space()
+        return True
+
+    def _raise_no_space(self) -> None:
+        """Tell the whole cluster that it is full here, once a second until it is known."""
+        if self.applier.alarms.has_no_space or self.now_s() < self._alarm_due_s:
+            return
+        self._alarm_due_s = self.now_s() + 1.0
+        log.warning(
+            "the state has reached --quota-backend-bytes=%s: raising the NOSPACE alarm", self.quota_bytes
+        )
+        alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.member_id, alarm=AlarmType.NOSPACE)
+        self.propose(CommandKind.ALARM, alarm.SerializeToString(), lambda _: None)
+
+    # Leases.
+
+    async def lease_renew(self, lease_id: int) -> int:
+        """Return the lease's new TTL in seconds; 0: it is gone."""
+        ttl_s = await self._calls.lease_renew(lease_id)
+        self.stats.lease_renewed += ttl_s > 0
+        return ttl_s
+
+    async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
+        """Return a lease's times, header left to the caller; TTL -1: it is gone."""
+        return await self._calls.lease_time_to_live(lease_id, keys)
+
+    def renew_lease_here(self, lease_id: int) -> int:
+        """As leader: start the lease's time anew; 0: it is gone."""
+        return self.applier.lessor.renew(lease_id, self.now_s())
+
+    def lease_time_to_live_here(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
+        """As leader: what is left of the lease."""
+        life = self.applier.lessor.time_to_live(lease_id, self.now_s())
+        if life is None:
+            return LeaseTimeToLiveResponse(ID=lease_id, TTL=-1)
+        return LeaseTimeToLiveResponse(
+            ID=lease_id,
+            TTL=life.remaining_s,
+            grantedTTL=life.granted_ttl_s,
+            keys=sorted(life.keys) if keys else [],
+        )
+
+    # Membership.
+
+    async def add_member(self, peer_urls: Sequence[str], is_learner: bool) -> MemberRecord:
+        """Add a member; applied here when this returns.  Raises ``KvError``."""
+        return await self.reconfiguration.add(peer_urls, is_learner)
+
+    async def remove_member(self, member_id: int) -> None:
+        """Remove a member for good.  Raises ``KvError``."""
+        await self.reconfiguration.remove(member_id)
+
+    async def update_member(self, member_id: int, peer_urls: Sequence[str]) -> None:
+        """Change a member's peer URLs.  Raises ``KvError``."""
+        await self.reconfiguration.update(member_id, peer_urls)
+
+    async def promote_member(self, member_id: int) -> None:
+        """Make a learner a voter.  Raises ``KvError``."""
+        await self.reconfiguration.promote(member_id)
+
+    async def move_leader(self, target_id: int) -> None:
+        """Let another voter lead.
+
+        Raises:
+            KvError: Not leader, bad leader transferee, timed out.
+        """
+        if not self.is_leader:
+            raise NotLeaderError
+        if target_id == self.member_id:
+            return
+        if target_id not in self.node.conf_state.voters:
+            raise BadLeaderTransfereeError
+        self.node.transfer_leadership(MemberId(target_id))
+        self.driver.wake()
+        if not await self._until(lambda: self.leader_id == target_id, self.config.request_timeout_s):
+            raise RequestTimeoutError
+
+    async def wait_applied(self, index: Index, deadline_s: float) -> None:
+        """Wait until the state here has come to ``index``.
+
+        Raises:
+            RequestTimeoutError: It has not by ``deadline_s``.
+        """
+        if self.applied_index >= index:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._applied_waiters.append((index, waiter))
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                await waiter
+        except TimeoutError as error:
+            raise RequestTimeoutError from error
+
+    # Maintenance.
+
+    def snapshot_stream(self) -> AsyncIterator[tuple[bytes, int]]:
+        """The present state as chunks, each with an estimate of the bytes that follow it."""
+        return self.snapshots.stream()
+
+    async def defragment(self) -> None:
+        """Rewrite the state without what was deleted; requests go on meanwhile."""
+        self.stats.is_defragmenting = True
+        begun_s = self.now_s()
+        try:
+            await self.state_thread.run(self.applier.engine.compact_range)
+        finally:
+            self.stats.is_defragmenting = False
+            self.stats.defragment_s.observe(self.now_s() - begun_s)
+            self._size_s = -SIZE_AGE_S
+
+    async def hash_kv(self, revision: int) -> tuple[int, int, int]:
+        """Return (hash, compact revision, hashed revision); revision 0: the current one."""
+        hashing = RevisionHash(self.applier.store, revision)
+        while hashing.step(HASH_SLICE):
+            await asyncio.sleep(0)
+        return hashing.finish(), hashing.compact_revision, hashing.revision
+
+    def on_leader_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` whenever ``leader_id`` changes; returns the function that ends it."""
+        self._leader_callbacks.append(callback)
+
+        def end() -> None:
+            if callback in self._leader_callbacks:
+                self._leader_callbacks.remove(callback)
+
+        return end
+
+    # Snapshots of the state.
+
+    def open_snapshot(self, chunk_bytes: int) -> SnapshotSource:
+        """Take a consistent view of the present state, to be streamed."""
+        applier = self.applier
+        metadata = SnapshotMetadata(applier.applied_index, applier.applied_term, applier.conf_state)
+        header = SnapshotHeader(
+            cluster_id=self.cluster_id,
+            member_id=self.member_id,
+            metadata=metadata,
+            revision=applier.store.current_revision,
+            compact_revision=applier.store.compact_revision,
+        )
+        view = applier.engine.snapshot()
+        writer = SnapshotWriter(
+            view, header, chunk_bytes=chunk_bytes, data_bytes=applier.store.retained_bytes
+        )
+        self._sources += 1
+        is_open = True
+
+        def close() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
+                view.close()
+                self._sources -= 1
+                self._close_retired()
+
+        return SnapshotSource(metadata, iter(writer), writer.size_bytes, close)
+
+    async def stage_snapshot(self, metadata: SnapshotMetadata, chunks: AsyncIterator[bytes]) -> StagedState:
+        """Receive a streamed state into a database of its own, synced and ready to take over.
+
+        Raises:
+            Exception: The stream is damaged, not the one announced, or the disk refused it.
+        """
+        generation, engine = self._data.stage_state()
+        try:
+            installer = SnapshotInstaller(engine)
+            async for chunk in chunks:
+                await asyncio.to_thread(installer.feed, chunk)
+            header = installer.finish().header
+            if header.cluster_id != self.cluster_id or header.metadata != metadata:
+                raise StartError(
+                    f"the stream holds {header.metadata} of cluster {header.cluster_id:x},"
+                    f" announced was {metadata} of {self.cluster_id:x}"
+                )
+
+            def open_applier() -> Applier:
+                self._data.seal(generation, engine)
+                return Applier.open(engine, is_local=self.proposals.is_local, member_id=self.member_id)
+
+            applier = await asyncio.to_thread(open_applier)
+        except BaseException:
+            engine.close()
+            self._data.delete_generation(generation)
+            raise
+        return StagedState(generation, applier)
+
+    def offer_snapshot(self, staged: StagedState, message: InstallSnapshot) -> None:
+        """Let the core take a staged state, if it still has use for it."""
+        self._staged = staged
+        self.driver.staged_generation = staged.generation
+        self.driver.step(message)
+
+    def discard_staged(self) -> None:
+        """The core had no use for the staged state."""
+        staged = self._staged
+        if staged is None or self.driver.is_installing:
+            return
+        self._staged, self.driver.staged_generation = None, None
+        staged.applier.engine.close()
+        self._data.delete_generation(staged.generation)
+
+    def on_snapshot_written(self, metadata: SnapshotMetadata) -> None:
+        """The log starts at the staged state now: use it."""
+        staged = self._staged
+        if staged is None:
+            raise RuntimeError("a snapshot was installed that was never received")
+        old = self.applier.engine
+        self._staged, self.driver.staged_generation = None, None
+        self.replica.restored(metadata, staged.applier)
+        self.hub.reset(self.applier.store)
+        if self.is_leader:
+            raise RuntimeError("a leader installed a snapshot")
+        self._retired.append(old)
+        self._close_retired()
+        self._update_peers()
+        self._wake_appliers()
+        self._upkeep.compact()
+        self._size_s = -SIZE_AGE_S
+        self.snapshots.installed(metadata)
+
+    def _close_retired(self) -> None:
+        if self._sources or not self._retired:
+            return
+        retired, self._retired = self._retired, []
+        generation = self.log.state_generation
+
+        def close(engines: list[Engine] = retired) -> None:
+            for engine in engines:
+                engine.close()
+            self._data.delete_other_generations(generation)
+
+        # Behind whatever the thread still does with the old engine.
+        self.state_thread.submit(close, lambda _: None)
+
+    # What the driver reports.
+
+    def on_events(self, events: tuple[Event, ...]) -> None:
+        for event in events:
+            log.debug("%s", event)
+            if isinstance(event, LeaderChanged):
+                if event.leader_id:
+                    self.stats.leader_changes += 1
+                    log.info("member %x leads term %d", event.leader_id, event.term)
+                else:
+                    log.warning("no leader is known in term %d", event.term)
+            elif isinstance(event, SnapshotIgnored):
+                self.snapshots.ignored()
+            if isinstance(event, BecameLeader):
+                self.applier.lessor.promote(self.now_s(), self.config.election_timeout_ms / 1000.0)
+            elif not self.is_leader and self.applier.lessor.is_primary:
+                self.applier.lessor.demote()
+        if any(isinstance(event, LeaderChanged) for event in events):
+            for callback in list(self._leader_callbacks):
+                callback()
+
+    def on_applied(self, batch: AppliedBatch) -> None:
+        hub = self.hub
+        for revision, changes in batch.changes:
+            hub.notify(revision, changes)
+        if batch.membership_changed:
+            self._update_peers()
+        if batch.is_removed:
+            log.warning("this member was removed from the cluster")
+            self._loop.call_later(REMOVED_LINGER_S, self.removed)
+        if self._applied_waiters:
+            self._wake_appliers()
+        if self.applier.store.is_compacting:
+            self._upkeep.compact()
+
+    def on_entries(self, index: Index, size_bytes: int) -> None:
+        self._upkeep.applied(index, size_bytes)
+
+    def on_send_snapshot(self, message: InstallSnapshot) -> None:
+        self.snapshots.send(message)
+
+    def on_fatal(self, error: BaseException) -> None:
+        log.error("this member can't go on: %s", error)
+        self.fail(error)
+
+    def _wake_appliers(self) -> None:
+        index = self.applied_index
+        later: list[tuple[Index, asyncio.Future[None]]] = []
+        for needed, waiter in self._applied_waiters:
+            if needed <= index and not waiter.done():
+                waiter.set_result(None)
+            elif not waiter.done():
+                later.append((needed, waiter))
+        self._applied_waiters = later
+
+    def _update_peers(self) -> None:
+        """Call exactly the members that there are."""
+        membership = self.applier.membership
+        for record in membership.members.values():
+            if record.id != self.member_id:
+                self.transport.set_peer(record.id, record.peer_urls)
+        for member_id in membership.removed:
+            if member_id != self.member_id:
+                self.transport.remove_peer(member_id)
+
+    # What peers and upkeep need.
+
+    def step(self, message: Message) -> None:
+        """Take one message from a peer."""
+        self.driver.step(message)
+
+    def wake(self) -> None:
+        """Take a turn: something was proposed directly."""
+        self.driver.wake()
+
+    def report_unreachable(self, member_id: int) -> None:
+        """A message to the member was dropped."""
+        self.node.report_unreachable(MemberId(member_id))
+
+    def report_snapshot(self, member_id: int, *, ok: bool) -> None:
+        """The transfer of a snapshot ended."""
+        self.node.report_snapshot(MemberId(member_id), ok)
+        self.driver.wake()
+
+    def removed(self) -> None:
+        """This member is no longer one: leave a tombstone and end."""
+        if self._failure.done():
+            return
+        self._data.mark_removed()
+        self.fail(
+            StartError(
+                f"member {self.member_id:x} was removed from cluster {self.cluster_id:x}",
+                exit_code=ExitCode.REMOVED,
+            )
+        )
+
+
+_GROWING = frozenset({CommandKind.PUT, CommandKind.TXN, CommandKind.LEASE_GRANT})
+
+
+def _open_data_dir(path: Path) -> DataDirectory:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return DataDirectory(path, LevelDbEngines())
+    except DataDirectoryLockedError as error:
+        raise StartError(str(error), exit_code=ExitCode.OTHER) from error
+
+
+async def _open(config: NodeConfig, data: DataDirectory) -> tuple[Identity, OpenData]:
+    """Open the databases of this member, or make them."""
+    identity = data.check()
+    if identity is not None:
+        return identity, data.open()
+
+    async def ask(url: str, timeout_s: float) -> dict[str, Any]:
+        return await ask_cluster(url, config.peer_tls, timeout_s)
+
+    beginning = await begin(config, ask)
+    identity = Identity(cluster_id=beginning.cluster_id, member_id=beginning.member_id)
+    return identity, _create(data, identity, beginning)
+
+
+def _create(data: DataDirectory, identity: Identity, beginning: Beginning) -> OpenData:
+    founders = beginning.founders
+    if founders is None:
+        log.info("joins cluster %x as member %x", identity.cluster_id, identity.member_id)
+        return data.create(identity, None, lambda engine: None)
+    records = [
+        MemberRecord(MemberId(member_id), name, tuple(sorted(urls)), (), False)
+        for name, (member_id, urls) in founders.items()
+    ]
+    start = genesis([record.id for record in records])
+    log.info("founds cluster %x as member %x", identity.cluster_id, identity.member_id)
+
+    def fill(engine: Engine) -> None:
+        if write_genesis(engine, identity.cluster_id, records) != start:
+            raise RuntimeError("the first state and the first log entry disagree")
+
+    return data.create(identity, start, fill)

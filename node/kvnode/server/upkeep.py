@@ -1,0 +1,209 @@
+"""What a member does by itself, in small pieces between requests.
+
+Expired leases, old revisions, the log behind the state, the member's own entry in the
+membership: each piece is short, so no request waits long for any of them.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from kvnode.apply.commands import CommandKind, encode_lease_ids
+from kvnode.apply.membership import MemberAttributes, encode_member_attributes
+from kvnode.pb.rpc_pb2 import CompactionRequest
+from kvnode.raft.types import ConfState, Index, MemberId
+from kvnode.server.config import PeriodicCompaction, RevisionCompaction
+from kvnode.status import KvError
+
+if TYPE_CHECKING:
+    from kvnode.server.member import Member
+
+__all__ = ["Upkeep"]
+
+#: Leases revoked by one log entry at most.
+REVOKE_BATCH = 1000
+LEASE_SCAN_S = 0.5
+
+#: Records that one slice of a compaction looks at, and the pause after it: about a millisecond
+#: of work, so that requests get most of every turn.
+COMPACT_SLICE = 500
+COMPACT_PAUSE_S = 0.002
+
+#: Log bytes kept at most, whatever ``--snapshot-count`` says: entries hold whole batches.
+LOG_LIMIT_BYTES = 64 * 2**20
+LOG_CATCH_UP_BYTES = 32 * 2**20
+
+#: Auto-compaction looks at the revision this often, or ten times in its window if that is shorter.
+AUTO_COMPACTION_S = 300.0
+
+PUBLISH_RETRY_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """The background work of one member."""
+
+    def __init__(self, member: "Member") -> None:
+        self._member = member
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_compacting = False
+        self._is_trimming = False
+        #: (index, bytes applied up to it since the start), one for about each MiB.
+        self._marks: deque[tuple[Index, int]] = deque()
+        self._log_bytes = 0
+
+    def start(self) -> None:
+        """Begin."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._publish(), name="publish"),
+            loop.create_task(self._expire_leases(), name="leases"),
+            loop.create_task(self._auto_compact(), name="auto-compaction"),
+        ]
+        self.compact()
+
+    async def close(self) -> None:
+        """End at the next pause."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Leases.
+
+    async def _expire_leases(self) -> None:
+        member = self._member
+        while True:
+            await asyncio.sleep(LEASE_SCAN_S)
+            if not member.is_leader:
+                continue
+            expired = member.applier.lessor.expired(member.now_s(), REVOKE_BATCH)
+            if not expired:
+                continue
+            # A leader that was cut off must not revoke by a clock that the new leader has restarted:
+            # what it proposes can't be committed, and a lost proposal is asked for again here.
+            member.propose(CommandKind.LEASE_REVOKE_MANY, encode_lease_ids(expired), _ignore)
+            member.stats.lease_expired += len(expired)
+
+    # Old revisions.
+
+    def compact(self) -> None:
+        """Delete what is no longer readable, in slices."""
+        if not self._is_compacting and self._member.applier.store.is_compacting:
+            self._is_compacting = True
+            asyncio.get_running_loop().call_soon(self._compact_slice)
+
+    def _compact_slice(self) -> None:
+        member = self._member
+        if member.is_stopping:
+            return
+        if member.guarded(lambda: member.applier.store.compact_step(COMPACT_SLICE)):
+            asyncio.get_running_loop().call_later(COMPACT_PAUSE_S, self._compact_slice)
+        else:
+            self._is_compacting = False
+
+    async def _auto_compact(self) -> None:
+        member = self._member
+        policy = member.config.auto_compaction
+        if policy is None:
+            return
+        history: deque[tuple[float, int]] = deque()
+        interval_s = AUTO_COMPACTION_S
+        if isinstance(policy, PeriodicCompaction):
+            interval_s = min(interval_s, policy.window_s / 10)
+        while True:
+            await asyncio.sleep(interval_s)
+            store = member.applier.store
+            now_s = member.now_s()
+            history.append((now_s, store.current_revision))
+            target = 0
+            if isinstance(policy, RevisionCompaction):
+                target = store.current_revision - policy.keep_revisions
+            else:
+                while len(history) > 1 and history[1][0] <= now_s - policy.window_s:
+                    history.popleft()
+                if history[0][0] <= now_s - policy.window_s:
+                    target = history[0][1]
+            if not member.is_leader or target <= max(store.compact_revision, 0):
+                continue
+            try:
+                request = CompactionRequest(revision=target)
+                await member.proposed(CommandKind.COMPACT, request.SerializeToString())
+                log.info("compacted revisions up to %d by policy", target)
+            except KvError as error:
+                log.warning("auto-compaction to %d failed: %s", target, error)
+
+    # The log behind the state.
+
+    def applied(self, index: Index, size_bytes: int) -> None:
+        """Entries of this many bytes were applied: trim the log when enough has gathered."""
+        self._log_bytes += size_bytes
+        if not self._marks or self._log_bytes - self._marks[-1][1] >= 1 << 20:
+            self._marks.append((index, self._log_bytes))
+        if self._is_trimming:
+            return
+        config, store = self._member.config, self._member.log
+        entries = index - store.first_index()
+        oldest_bytes = self._marks[0][1] if self._marks else self._log_bytes
+        if (
+            entries >= config.snapshot_count + config.snapshot_catchup_entries
+            or self._log_bytes - oldest_bytes >= LOG_LIMIT_BYTES
+        ):
+            self._is_trimming = True
+            self._trim(index)
+
+    def _trim(self, index: Index) -> None:
+        """Sync the state at ``index``, then forget the log behind it."""
+        member = self._member
+        conf_state = member.applier.conf_state
+        engine = member.applier.engine
+
+        def synced(result: object) -> None:
+            self._is_trimming = False
+            if member.is_stopping or member.applier.engine is not engine:
+                return
+            if isinstance(result, BaseException):
+                member.fail(result)
+                return
+            member.guarded(lambda: self._compact_log(index, conf_state))
+
+        member.state_thread.submit(engine.sync, synced)
+
+    def _compact_log(self, index: Index, conf_state: ConfState) -> None:
+        member = self._member
+        member.log.create_snapshot(index, conf_state)
+        keep_from = index - member.config.snapshot_catchup_entries
+        while len(self._marks) > 1 and self._log_bytes - self._marks[0][1] > LOG_CATCH_UP_BYTES:
+            keep_from = max(keep_from, min(self._marks[0][0], index))
+            self._marks.popleft()
+        while len(self._marks) > 1 and self._marks[0][0] < keep_from:
+            self._marks.popleft()
+        if keep_from > member.log.first_index():
+            member.log.compact(keep_from)
+            log.info("compacted the log up to index %d", keep_from)
+
+    # Telling the cluster who this is.
+
+    async def _publish(self) -> None:
+        """Put this member's name and client URLs into the membership, once it is part of it."""
+        member = self._member
+        config = member.config
+        while True:
+            record = member.applier.membership.get(member.member_id)
+            if record is not None and member.leader_id:
+                if record.name == config.name and record.client_urls == config.advertise_client_urls:
+                    return
+                attributes = MemberAttributes(
+                    MemberId(member.member_id), name=config.name, client_urls=config.advertise_client_urls
+                )
+                try:
+                    await member.proposed(CommandKind.MEMBER_ATTRIBUTES, encode_member_attributes(attributes))
+                    continue
+                except KvError as error:
+                    log.warning("could not publish this member's name yet: %s", error)
+            await asyncio.sleep(PUBLISH_RETRY_S if record is None else 0.05)
+
+
+def _ignore(result: object) -> None:
+    del result
