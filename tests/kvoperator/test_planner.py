@@ -310,9 +310,11 @@ def test_a_founding_pod_is_told_that_it_may_not_found_again_before_clients_come(
     action = decide(spec, observed).action
     assert isinstance(action, PatchPod)
     assert action.annotations[names.ANNOTATION_INITIAL_STATE] == "existing"
-    action = decide(spec, with_pod(observed, pod(0, spec))).action
-    assert isinstance(action, ApplyChild)
-    assert action.kind is ChildKind.CLIENT_SERVICE
+    planned = decide(spec, with_pod(observed, pod(0, spec)))
+    assert isinstance(planned.action, ApplyChild)
+    assert planned.action.kind is ChildKind.CLIENT_SERVICE
+    # The members serve, but nobody could reach them by the name that people are told.
+    assert condition(planned, "Available") == ("False", "Bootstrapping")
 
 
 # -- growing ------------------------------------------------------------------

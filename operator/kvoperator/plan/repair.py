@@ -35,8 +35,6 @@ class Fault:
     why: str
     keeps_volume: bool = False
     """The volume is known to be empty, so the next member can start on it."""
-    is_gone: bool = False
-    """No kubelet is there to end the pod."""
 
 
 def fault_of(pod: ObservedPod | None) -> Fault | None:
@@ -78,9 +76,7 @@ def _member_fault(context: Context, ordinal: int, member: MemberView) -> Fault |
         and context.now_s - pod.unready_since_s >= timeout_s
         and ordinal not in context.observed.statuses
     ):
-        return Fault(
-            ordinal=ordinal, why=f"its node has been lost for more than {timeout_s:.0f} s", is_gone=True
-        )
+        return Fault(ordinal=ordinal, why=f"its node has been lost for more than {timeout_s:.0f} s")
     return None
 
 

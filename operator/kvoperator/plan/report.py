@@ -11,7 +11,7 @@ from kvoperator.model.conditions import (
     condition,
     merge_conditions,
 )
-from kvoperator.model.observed import Observed, hex_id
+from kvoperator.model.observed import ChildKind, Observed, hex_id
 from kvoperator.model.status import ClusterStatus, MemberSummary, Operation, to_timestamp
 from kvoperator.plan.decision import Context, Decision
 from kvoperator.plan.quorum import quorum_of
@@ -174,6 +174,12 @@ def _available(context: Context) -> Condition:
             f"cluster {view.foreign_cluster_id:x} answers instead of this one",
             generation=generation,
         )
+    has_service = ChildKind.CLIENT_SERVICE in observed.children
+    if observed.status.cluster_id is None or not has_service:
+        # Members may answer already, but clients have no address yet.
+        return condition(
+            ConditionType.AVAILABLE, False, "Bootstrapping", "not open to clients yet", generation=generation
+        )
     if view.membership is not None:
         healthy = sum(member in view.healthy_ids for member in view.voter_ids)
         return condition(
@@ -182,10 +188,6 @@ def _available(context: Context) -> Condition:
             "QuorumHealthy",
             f"{healthy} of {len(view.voter_ids)} voters are healthy",
             generation=generation,
-        )
-    if observed.status.cluster_id is None:
-        return condition(
-            ConditionType.AVAILABLE, False, "Bootstrapping", "not founded yet", generation=generation
         )
     known = len(observed.status.member_ordinals)
     running = sum(pod.is_running for pod in observed.pods if pod.ordinal in observed.status.member_ordinals)
