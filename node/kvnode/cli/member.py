@@ -29,5 +29,6 @@ async def start_member(config: NodeConfig) -> RunningMember:
         Exception: See ``failures.explain``.
     """
     from kvnode.server.member import Member
+    from kvnode.transport.peers import TcpNetwork
 
-    return await Member.start(config)
+    return await Member.start(config, TcpNetwork(config))

@@ -7,7 +7,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message as ProtobufMessage
 
@@ -39,7 +39,7 @@ from kvnode.server.errors import (
     StartError,
 )
 from kvnode.server.peer_side import PeerSide
-from kvnode.server.ports import PeerTransport
+from kvnode.server.ports import Network, PeerTransport
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
 from kvnode.server.reconfiguration import Reconfiguration
@@ -54,8 +54,6 @@ from kvnode.storage.engine import Engine
 from kvnode.storage.leveldb import LevelDbEngines
 from kvnode.storage.log_store import LogStore
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotInstaller, SnapshotWriter
-from kvnode.transport.listener import bind_peer_urls
-from kvnode.transport.peers import Peers, ask_cluster
 
 __all__ = ["Member"]
 
@@ -83,7 +81,14 @@ log = logging.getLogger(__name__)
 class Member:
     """A running member.  All of it belongs to the event loop's thread."""
 
-    def __init__(self, config: NodeConfig, data: DataDirectory, opened: OpenData, identity: Identity) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        network: Network,
+        data: DataDirectory,
+        opened: OpenData,
+        identity: Identity,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self.config = config
@@ -118,11 +123,10 @@ class Member:
         self._log_thread = StorageThread(loop, "kvnode-log")
         self.state_thread = StorageThread(loop, "kvnode-state")
         self.peer_side = PeerSide(self)
-        self._peers = Peers(self.peer_side, peer_urls=config.initial_advertise_peer_urls, tls=config.peer_tls)
-        self.transport: PeerTransport = self._peers
+        self.transport: PeerTransport = network.connect(self.peer_side)
         self.driver = Driver(
             self.replica,
-            transport=self._peers,
+            transport=self.transport,
             storage=self._log_thread,
             proposals=self.proposals,
             reads=self._reads,
@@ -151,7 +155,7 @@ class Member:
     # Life.
 
     @classmethod
-    async def start(cls, config: NodeConfig) -> "Member":
+    async def start(cls, config: NodeConfig, network: Network) -> "Member":
         """Open the data, find or found the cluster, and take part in it.
 
         Raises:
@@ -159,13 +163,13 @@ class Member:
             StorageError: The data directory can't be used.
             OSError: A peer address can't be listened on; ``filename`` holds its URL.
         """
-        bound = bind_peer_urls(str(url) for url in config.listen_peer_urls)
+        network.bind()
         try:
             data = _open_data_dir(config.data_dir)
             try:
-                identity, opened = await _open(config, data)
+                identity, opened = await _open(config, network, data)
                 try:
-                    member = cls(config, data, opened, identity)
+                    member = cls(config, network, data, opened, identity)
                 except BaseException:
                     opened.close()
                     raise
@@ -173,11 +177,10 @@ class Member:
                 data.close()
                 raise
         except BaseException:
-            for _, sock in bound:
-                sock.close()
+            network.close()
             raise
         try:
-            await member._peers.start(bound)
+            await network.listen()
         except BaseException:
             await member.stop()
             raise
@@ -240,7 +243,7 @@ class Member:
         self._reads.abandon()
         for _, waiter in self._applied_waiters:
             waiter.cancel()
-        await self._peers.close()
+        await self.transport.close()
         await asyncio.to_thread(self._log_thread.close)
         await asyncio.to_thread(self.state_thread.close)
         await self._until(lambda: self._sources == 0, DRAIN_S)
@@ -766,16 +769,13 @@ def _open_data_dir(path: Path) -> DataDirectory:
         raise StartError(str(error), exit_code=ExitCode.OTHER) from error
 
 
-async def _open(config: NodeConfig, data: DataDirectory) -> tuple[Identity, OpenData]:
+async def _open(config: NodeConfig, network: Network, data: DataDirectory) -> tuple[Identity, OpenData]:
     """Open the databases of this member, or make them."""
     identity = data.check()
     if identity is not None:
         return identity, data.open()
 
-    async def ask(url: str, timeout_s: float) -> dict[str, Any]:
-        return await ask_cluster(url, config.peer_tls, timeout_s)
-
-    beginning = await begin(config, ask)
+    beginning = await begin(config, network.ask_cluster)
     identity = Identity(cluster_id=beginning.cluster_id, member_id=beginning.member_id)
     return identity, _create(data, identity, beginning)
 

@@ -4,11 +4,11 @@ The real network is ``kvnode.transport``; a test can hand in another.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvnode.raft.messages import InstallSnapshot, Message
 
-__all__ = ["PeerHandler", "PeerTransport"]
+__all__ = ["Network", "PeerHandler", "PeerTransport"]
 
 
 class PeerTransport(Protocol):
@@ -48,6 +48,33 @@ class PeerTransport(Protocol):
 
     async def close(self) -> None:
         """Close every connection and listener."""
+
+
+class Network(Protocol):
+    """Makes the transport of one member; ``bind`` is called first, so that a busy port is known early."""
+
+    def bind(self) -> None:
+        """Take the addresses that peers are to call.
+
+        Raises:
+            OSError: One can't be listened on; ``filename`` holds its URL.
+        """
+
+    async def ask_cluster(self, url: str, timeout_s: float) -> dict[str, Any]:
+        """Ask the member at a peer URL for its cluster's membership, without being a member.
+
+        Raises:
+            Exception: There is no answer to be had.
+        """
+
+    def connect(self, handler: "PeerHandler") -> PeerTransport:
+        """Return the member's transport, which calls peers but is not called yet."""
+
+    async def listen(self) -> None:
+        """Let peers call."""
+
+    def close(self) -> None:
+        """Give the addresses back, if ``listen`` was never reached.  Idempotent."""
 
 
 class PeerHandler(Protocol):

@@ -7,9 +7,10 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from kvnode.raft.messages import InstallSnapshot, Message
-from kvnode.server.config import TlsConfig
+from kvnode.server.config import NodeConfig, TlsConfig
 from kvnode.server.ports import PeerHandler
 from kvnode.status import StatusCode
 from kvnode.transport.codec import encode_message
@@ -17,10 +18,10 @@ from kvnode.transport.connection import PeerConnection
 from kvnode.transport.frames import FrameType, frame
 from kvnode.transport.handshake import Hello, Purpose, RefusedError, RefusedReason
 from kvnode.transport.link import PeerLink, PeerUnreachableError, introduce
-from kvnode.transport.listener import PeerListener
+from kvnode.transport.listener import PeerListener, bind_peer_urls
 from kvnode.transport.tls import client_context
 
-__all__ = ["Peers", "ask_cluster"]
+__all__ = ["Peers", "TcpNetwork", "ask_cluster"]
 
 #: How long a receiver may take to make a whole streamed snapshot durable once all is sent.
 SNAPSHOT_DONE_TIMEOUT_S = 60.0
@@ -156,7 +157,38 @@ class Peers:
             self._handler.removed_by_peer()
 
 
-async def ask_cluster(url: str, tls: TlsConfig | None, timeout_s: float) -> dict[str, object]:
+class TcpNetwork:
+    """``server.ports.Network`` for a member's configuration."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._bound: list[tuple[str, socket.socket]] = []
+        self._peers: Peers | None = None
+
+    def bind(self) -> None:
+        self._bound = bind_peer_urls(str(url) for url in self._config.listen_peer_urls)
+
+    async def ask_cluster(self, url: str, timeout_s: float) -> dict[str, Any]:
+        return await ask_cluster(url, self._config.peer_tls, timeout_s)
+
+    def connect(self, handler: PeerHandler) -> Peers:
+        config = self._config
+        self._peers = Peers(handler, peer_urls=config.initial_advertise_peer_urls, tls=config.peer_tls)
+        return self._peers
+
+    async def listen(self) -> None:
+        if self._peers is None:
+            raise RuntimeError("listen comes after connect")
+        bound, self._bound = self._bound, []
+        await self._peers.start(bound)
+
+    def close(self) -> None:
+        for _, sock in self._bound:
+            sock.close()
+        self._bound = []
+
+
+async def ask_cluster(url: str, tls: TlsConfig | None, timeout_s: float) -> dict[str, Any]:
     """Ask the member at a peer URL for its cluster's membership, without being a member.
 
     Returns:
@@ -192,5 +224,5 @@ async def ask_cluster(url: str, tls: TlsConfig | None, timeout_s: float) -> dict
     code = _ANSWER.unpack_from(body)[1]
     if code != StatusCode.OK:
         raise ConnectionError(body[_ANSWER.size :].decode(errors="replace"))
-    fields: dict[str, object] = json.loads(body[_ANSWER.size :])
+    fields: dict[str, Any] = json.loads(body[_ANSWER.size :])
     return fields
