@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed ## three members: write, read, watch, lose the leader, snapshot, restore
-	$(BIN)/python tests/demo/demo.py
+	PYTHONPATH=tests/support $(BIN)/python tests/demo/demo.py
 
 test: lint ## everything that needs no Kubernetes
 	$(BIN)/python -m pytest -q
