@@ -6,34 +6,27 @@ apply.  That is where the throughput comes from; no request pays for any of thes
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from kvnode.apply.applier import AppliedBatch
-from kvnode.raft.errors import ProposalDroppedError
 from kvnode.raft.events import Event
 from kvnode.raft.messages import InstallSnapshot, Message
-from kvnode.raft.ready import Persist, Role
+from kvnode.raft.ready import Persist
 from kvnode.raft.types import Index, SnapshotMetadata
 from kvnode.server.effects import Apply, Effect, Report, Send, Write
 from kvnode.server.ports import PeerTransport
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
-from kvnode.server.replica import Replica
+from kvnode.server.replica import Replica, Requests
 from kvnode.server.stats import MemberStats
 from kvnode.server.storage_thread import StorageThread
 from kvnode.storage.log_store import PreparedSave
 
 __all__ = ["Driver", "DriverHooks"]
 
-#: An entry is closed at this size, so that a burst is sent and written in pipelined pieces.
-BATCH_BYTES = 1 << 20
-
 #: Passes over the core within one turn; more wait for the next, so that sockets are served.
 PASSES_PER_TURN = 4
-
-log = logging.getLogger(__name__)
 
 
 class DriverHooks(Protocol):
@@ -79,13 +72,13 @@ class Driver:
         self._storage = storage
         self._proposals = proposals
         self._reads = reads
+        self._requests = Requests(replica, proposals, reads)
         self._hooks = hooks
         self._stats = stats
         self._tick_s = tick_s
         self._tick_handle: asyncio.TimerHandle | None = None
         self._is_scheduled = False
         self._is_running = False
-        self._applied_term = 0
         #: Where the state of a snapshot lies that the core is about to accept.
         self.staged_generation: str | None = None
         #: A snapshot is being written to the log: what is staged must stay.
@@ -140,9 +133,7 @@ class Driver:
 
     def _take_turn(self) -> None:
         node = self.replica.node
-        if node.leader_id:
-            self._propose()
-            self._read()
+        self._requests.begin(self._loop.time())
         for _ in range(PASSES_PER_TURN):
             if not node.has_ready():
                 break
@@ -156,23 +147,6 @@ class Driver:
         if node.has_ready():
             self.wake()
 
-    def _propose(self) -> None:
-        node, proposals = self.replica.node, self._proposals
-        if not proposals.has_queued or node.lead_transferee:
-            return
-        datas = proposals.take(node.term, BATCH_BYTES)
-        try:
-            if datas:
-                node.propose(datas)
-        except ProposalDroppedError as error:
-            log.debug("%s", error)
-            proposals.dropped()
-
-    def _read(self) -> None:
-        context = self._reads.next_context(self._loop.time())
-        if context is not None:
-            self.replica.node.read_index(context)
-
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Send(messages):
@@ -183,7 +157,7 @@ class Driver:
                 self._apply(effect)
             case Report(events, soft_state):
                 if soft_state is not None:
-                    self._leadership(soft_state.leader_id, soft_state.role)
+                    self._requests.leadership(soft_state.leader_id, self._loop.time())
                 self._hooks.on_events(events)
 
     def _send(self, messages: tuple[Message, ...]) -> None:
@@ -191,13 +165,6 @@ class Driver:
             if type(message) is InstallSnapshot:
                 self._hooks.on_send_snapshot(message)
         self._transport.send(m for m in messages if type(m) is not InstallSnapshot)
-
-    def _leadership(self, leader_id: int, role: Role) -> None:
-        del role
-        lost_s = None if leader_id else self._loop.time()
-        if lost_s is not None:
-            self._proposals.leader_lost_s = self._reads.leader_lost_s = lost_s
-        self._reads.leader_changed()
 
     def _write(self, persist: Persist) -> None:
         generation = None
@@ -220,8 +187,8 @@ class Driver:
         messages = self.replica.written(persist, save)
         if persist.snapshot is not None:
             # The state must be the snapshot's before the core hands out what follows it.
-            self._proposals.skipped_to(persist.snapshot.term)
             self._hooks.on_snapshot_written(persist.snapshot)
+            self._requests.skipped(persist.snapshot)
             self.is_installing = False
         if messages:
             self._send(messages)
@@ -229,19 +196,8 @@ class Driver:
         self._take_turn()
 
     def _apply(self, effect: Apply) -> None:
-        reads = self._reads
-        for read in effect.read_states:
-            if reads.confirmed(read.index, read.context):
-                self.wake()
-        entries = effect.entries
-        if entries:
-            batch = self.replica.apply(entries)
-            self._hooks.on_applied(batch)
-            self._proposals.resolve(batch.results)
-            self._hooks.on_entries(batch.last_index, sum(len(entry.data) for entry in entries))
-            term = entries[-1].term
-            if term > self._applied_term:
-                self._applied_term = term
-                if self._proposals.term_passed(term):
-                    self.wake()
-        reads.applied(self.replica.applied_index)
+        if self._requests.apply(effect, self._hooks.on_applied):
+            self.wake()
+        if effect.entries:
+            size_bytes = sum(len(entry.data) for entry in effect.entries)
+            self._hooks.on_entries(effect.entries[-1].index, size_bytes)

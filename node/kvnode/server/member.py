@@ -21,7 +21,7 @@ from kvnode.mvcc.hashing import RevisionHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType, LeaseTimeToLiveResponse, TxnRequest
 from kvnode.raft.config import RaftConfig
-from kvnode.raft.events import BecameLeader, Event, LeaderChanged, SnapshotIgnored
+from kvnode.raft.events import Event, LeaderChanged, SnapshotIgnored
 from kvnode.raft.messages import InstallSnapshot, Message
 from kvnode.raft.raw_node import RawNode
 from kvnode.raft.ready import Role
@@ -674,10 +674,7 @@ class Member:
                     log.warning("no leader is known in term %d", event.term)
             elif isinstance(event, SnapshotIgnored):
                 self.snapshots.ignored()
-            if isinstance(event, BecameLeader):
-                self.applier.lessor.promote(self.now_s(), self.config.election_timeout_ms / 1000.0)
-            elif not self.is_leader and self.applier.lessor.is_primary:
-                self.applier.lessor.demote()
+        self.replica.keep_lease_clocks(events, self.now_s(), self.config.election_timeout_ms / 1000.0)
         if any(isinstance(event, LeaderChanged) for event in events):
             for callback in list(self._leader_callbacks):
                 callback()

@@ -1,20 +1,27 @@
-"""One member's consensus and state, without clock, network or threads.
+"""One member's consensus, state and clients' requests, without clock, network or threads.
 
 The asyncio driver and the simulation both run this: they differ in who carries messages and
 in when a disk write is done, not in what happens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from kvnode.apply.applier import AppliedBatch, Applier
+from kvnode.raft.errors import ProposalDroppedError
+from kvnode.raft.events import BecameLeader, Event
 from kvnode.raft.messages import Message, Propose, ProposeConfChange
 from kvnode.raft.raw_node import RawNode
 from kvnode.raft.ready import Persist, Role
 from kvnode.raft.types import Entry, Index, SnapshotMetadata
-from kvnode.server.effects import Effect, effects_of
+from kvnode.server.effects import Apply, Effect, effects_of
+from kvnode.server.proposals import Proposals
+from kvnode.server.reads import Reads
 from kvnode.storage.log_store import LogStore, PreparedSave
 
-__all__ = ["Replica"]
+__all__ = ["Replica", "Requests"]
+
+#: An entry is closed at this size, so that a burst is sent and written in pipelined pieces.
+BATCH_BYTES = 1 << 20
 
 
 class Replica:
@@ -89,6 +96,15 @@ class Replica:
         self.node.applied(batch.last_index)
         return batch
 
+    def keep_lease_clocks(self, events: Sequence[Event], now_s: float, extend_s: float) -> None:
+        """Let leases run on the leader and nowhere else; see ``Lessor.promote`` for ``extend_s``."""
+        lessor = self.applier.lessor
+        for event in events:
+            if isinstance(event, BecameLeader):
+                lessor.promote(now_s, extend_s)
+        if lessor.is_primary and self.node.role is not Role.LEADER:
+            lessor.demote()
+
     def restored(self, metadata: SnapshotMetadata, applier: Applier) -> None:
         """The snapshot's state became this member's: continue from it."""
         self.applier = applier
@@ -98,3 +114,66 @@ class Replica:
     def applied_index(self) -> Index:
         """Up to where the state has come."""
         return self.applier.applied_index
+
+
+class Requests:
+    """What this member's clients asked for, on its way through the replica."""
+
+    def __init__(self, replica: Replica, proposals: Proposals, reads: Reads) -> None:
+        self._replica = replica
+        self._proposals = proposals
+        self._reads = reads
+        self._applied_term = 0
+
+    def begin(self, now_s: float) -> None:
+        """Propose what is queued and ask for the reads that arrived; nothing without a leader."""
+        node = self._replica.node
+        if not node.leader_id:
+            return
+        proposals = self._proposals
+        if proposals.has_queued and not node.lead_transferee:
+            datas = proposals.take(node.term, BATCH_BYTES)
+            try:
+                if datas:
+                    node.propose(datas)
+            except ProposalDroppedError:
+                proposals.dropped()
+        context = self._reads.next_context(now_s)
+        if context is not None:
+            node.read_index(context)
+
+    def leadership(self, leader_id: int, now_s: float) -> None:
+        """Another member leads, or none does."""
+        if not leader_id:
+            self._proposals.leader_lost_s = self._reads.leader_lost_s = now_s
+        self._reads.leader_changed()
+
+    def apply(self, effect: Apply, on_applied: Callable[[AppliedBatch], object]) -> bool:
+        """Apply entries, then answer the writes that they hold and the reads that they let go.
+
+        Args:
+            effect: What to apply.
+            on_applied: Hears what was done before any client does.
+
+        Returns:
+            Whether ``begin`` has something to do.
+        """
+        proposals, reads = self._proposals, self._reads
+        is_due = False
+        for read in effect.read_states:
+            is_due = reads.confirmed(read.index, read.context) or is_due
+        if effect.entries:
+            batch = self._replica.apply(effect.entries)
+            on_applied(batch)
+            proposals.resolve(batch.results)
+            term = effect.entries[-1].term
+            if term > self._applied_term:
+                self._applied_term = term
+                is_due = proposals.term_passed(term) or is_due
+        reads.applied(self._replica.applied_index)
+        return is_due
+
+    def skipped(self, metadata: SnapshotMetadata) -> None:
+        """A snapshot's state became this member's: what it stands in for will never be applied here."""
+        self._proposals.skipped_to(metadata.term)
+        self._reads.applied(metadata.index)
