@@ -55,7 +55,7 @@ class Cluster:
     def wait_settled(self, replicas: int, timeout_s: float) -> None:
         """Wait until the spec is reached: that many voters, all ready, and nothing in flight."""
         eventually(
-            f"{self.name} has {replicas} ready voters and nothing in flight: {self._summary()}",
+            f"{self.name} has {replicas} ready voters and nothing in flight",
             lambda: self._is_settled(replicas),
             timeout_s,
         )
@@ -69,9 +69,6 @@ class Cluster:
             and counts == [replicas, replicas, replicas, 0]
             and condition(resource, "Ready").get("status") == "True"
         )
-
-    def _summary(self) -> str:
-        return json.dumps(self.resource().get("status", {}).get("conditions", []))
 
     def etcdctl(self, *arguments: str, timeout_s: float = 30) -> str:
         """Run etcdctl in its pod, against the client Service."""
