@@ -22,7 +22,16 @@ from kvnode.raft.state import RaftState
 from kvnode.raft.status import ProgressView, Status
 from kvnode.raft.step import step as step_message
 from kvnode.raft.storage import LogStorage
-from kvnode.raft.types import NO_MEMBER, ConfChange, ConfState, HardState, Index, MemberId, Term
+from kvnode.raft.types import (
+    NO_MEMBER,
+    ConfChange,
+    ConfState,
+    HardState,
+    Index,
+    MemberId,
+    SnapshotMetadata,
+    Term,
+)
 
 __all__ = ["RawNode"]
 
@@ -276,6 +285,11 @@ class RawNode:
     @property
     def last_index(self) -> Index:
         return self._state.log.last_index
+
+    @property
+    def pending_snapshot(self) -> SnapshotMetadata | None:
+        """The snapshot that was accepted and is not persisted yet."""
+        return self._state.log.pending_snapshot
 
     @property
     def lead_transferee(self) -> MemberId:

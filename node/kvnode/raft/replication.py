@@ -31,7 +31,12 @@ def flush(state: RaftState) -> None:
     last_index = state.log.last_index
     commit_index = announced_commit(state)
     for to_id, progress in state.tracker.peers:
-        if progress.next_index <= last_index or progress.sent_commit < commit_index:
+        if (
+            progress.next_index <= last_index
+            or progress.sent_commit < commit_index
+            # A probe without entries may have been lost too: where the logs agree is still unknown.
+            or (progress.state is ProgressState.PROBE and progress.match_index < last_index)
+        ):
             send_appends(state, to_id, progress)
 
 

@@ -101,6 +101,17 @@ def test_a_learner_receives_everything_but_does_not_count():
     assert world.applied_data(4) == [b"x"]
 
 
+def test_a_learner_whose_first_probe_was_lost_is_probed_again():
+    """Section 4.2.1; the probe of a new member has no entries, and its loss must be noticed all the same."""
+    world = led(1, 2, 3)
+    world.add_member(4)
+    world.partition((1, 2, 3), (4,))
+    change(world, LEARN, 4)
+    world.heal()
+    world.run(3)
+    assert world[4].applied_index == world[1].applied_index
+
+
 def test_a_learner_does_not_campaign():
     """Section 4.2.1."""
     world = led(1, 2, 3, learners=(4,))
