@@ -105,6 +105,10 @@ class Replica:
         if lessor.is_primary and self.node.role is not Role.LEADER:
             lessor.demote()
 
+    def is_installing(self, metadata: SnapshotMetadata) -> bool:
+        """Whether the core has accepted this snapshot, so that its state must stay until ``restored``."""
+        return self.node.pending_snapshot == metadata
+
     def restored(self, metadata: SnapshotMetadata, applier: Applier) -> None:
         """The snapshot's state became this member's: continue from it."""
         self.applier = applier
