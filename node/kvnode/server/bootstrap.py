@@ -8,14 +8,15 @@ finds that the cluster knows it already stops with its own exit code (operators 
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from kvnode.apply.membership import MemberRecord
 from kvnode.server.config import InitialClusterState, NodeConfig
 from kvnode.server.errors import ExitCode, StartError
 from kvnode.server.ids import cluster_id, founding_member_ids
 
-__all__ = ["AskCluster", "Beginning", "found", "join"]
+__all__ = ["AskCluster", "Beginning", "begin", "check_owner", "find_mismatch", "found", "join"]
 
 #: How long a founder waits for the others to say whether they know it already.
 FOUND_TIMEOUT_S = 1.0
@@ -23,6 +24,10 @@ FOUND_TIMEOUT_S = 1.0
 JOIN_TIMEOUT_S = 30.0
 JOIN_ATTEMPT_S = 2.0
 JOIN_RETRY_S = 0.25
+#: A member without a leader asks its neighbours this often whether it is in the wrong place, and
+#: believes them when they say so this many times in a row.
+MISMATCH_RETRY_S = 1.0
+MISMATCH_ANSWERS = 2
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +63,15 @@ async def found(config: NodeConfig, ask: AskCluster) -> Beginning:
     if len(set(ids.values())) != len(ids):
         raise StartError("--initial-cluster names one peer URL twice", exit_code=ExitCode.CONFIG)
     others = [url for name, urls in config.initial_cluster.items() if name != config.name for url in urls]
-    for answer in await _ask_all(others, ask, FOUND_TIMEOUT_S):
+    answers = await _ask_all(others, ask, FOUND_TIMEOUT_S)
+    if foreign := _foreign(answers, cluster):
+        raise StartError(
+            "the members that --initial-cluster names have formed another cluster already"
+            f" ({_hex(foreign)}; these flags make {cluster:x}): --initial-cluster or"
+            " --initial-cluster-token differs from theirs",
+            exit_code=ExitCode.CONFIG,
+        )
+    for answer in answers:
         if int(answer["cluster_id"]) != cluster:
             continue
         if own in (int(m) for m in answer["removed"]):
@@ -92,8 +105,7 @@ async def join(config: NodeConfig, ask: AskCluster) -> Beginning:
         clusters = {int(answer["cluster_id"]) for answer in answers}
         if len(clusters) > 1:
             raise StartError(
-                "the members in --initial-cluster are of different clusters: "
-                + ", ".join(f"{cluster:x}" for cluster in sorted(clusters)),
+                f"the members in --initial-cluster are of different clusters: {_hex(clusters)}",
                 exit_code=ExitCode.CONFIG,
             )
         # The one that has applied most knows best who belongs to the cluster.
@@ -125,6 +137,69 @@ async def begin(config: NodeConfig, ask: AskCluster) -> Beginning:
     if config.initial_cluster_state is InitialClusterState.NEW:
         return await found(config, ask)
     return await join(config, ask)
+
+
+def check_owner(config: NodeConfig, cluster: int, own: MemberRecord | None) -> None:
+    """Refuse a data directory that was written under another name and at other addresses.
+
+    Either alone is a member that was renamed or has moved, which is allowed; the flags that found
+    a cluster are no evidence, since they are ignored after the first start.
+
+    Raises:
+        StartError: The directory belongs to another member, most likely of another cluster.
+    """
+    if own is None or not own.name or own.name == config.name:
+        return
+    if set(own.peer_urls) & set(config.initial_advertise_peer_urls):
+        return
+    raise StartError(
+        f"the data directory {config.data_dir} belongs to another member: {own.name} ({own.id:x}) of cluster"
+        f" {cluster:x} at {', '.join(own.peer_urls)}; this one is --name {config.name} at"
+        f" {', '.join(config.initial_advertise_peer_urls)}",
+        exit_code=ExitCode.FOREIGN,
+    )
+
+
+async def find_mismatch(
+    config: NodeConfig, cluster: int, ask: AskCluster, is_led: Callable[[], bool]
+) -> StartError | None:
+    """Watch a restarted member until it has a leader, or its neighbours are of another cluster.
+
+    A directory that was copied or mounted in the wrong place holds members that nobody here
+    answers for; without this, such a member would wait for ever.
+
+    Args:
+        config: Its ``initial_cluster`` names the neighbours.
+        cluster: The cluster of the data directory.
+        ask: How they are asked.
+        is_led: Whether a leader is known.
+    """
+    own_urls = set(config.initial_advertise_peer_urls)
+    others = sorted({url for urls in config.initial_cluster.values() for url in urls} - own_urls)
+    count = 0
+    while others and count < MISMATCH_ANSWERS:
+        await asyncio.sleep(MISMATCH_RETRY_S)
+        foreign = _foreign(await _ask_all(others, ask, FOUND_TIMEOUT_S), cluster)
+        if is_led():
+            return None
+        count = count + 1 if foreign else 0
+    if not others:
+        return None
+    return StartError(
+        f"the data directory {config.data_dir} holds data of cluster {cluster:x}, but the members that"
+        f" --initial-cluster names belong to {_hex(foreign)}",
+        exit_code=ExitCode.FOREIGN,
+    )
+
+
+def _foreign(answers: Iterable[Mapping[str, Any]], cluster: int) -> set[int]:
+    """The clusters that those who answer belong to; empty if any belongs to ``cluster``."""
+    clusters = {int(answer["cluster_id"]) for answer in answers}
+    return set() if cluster in clusters else clusters
+
+
+def _hex(clusters: Iterable[int]) -> str:
+    return ", ".join(f"{cluster:x}" for cluster in sorted(clusters))
 
 
 async def _ask_all(urls: Iterable[str], ask: AskCluster, timeout_s: float) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from kvnode.apply.applier import AppliedBatch, Applier
 from kvnode.apply.commands import CommandKind
 from kvnode.apply.errors import NoSpaceError
 from kvnode.apply.genesis import write_genesis
-from kvnode.apply.membership import MemberRecord
+from kvnode.apply.membership import MemberRecord, Membership
 from kvnode.mvcc.hashing import RevisionHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType, LeaseTimeToLiveResponse, TxnRequest
@@ -27,7 +27,7 @@ from kvnode.raft.raw_node import RawNode
 from kvnode.raft.ready import Role
 from kvnode.raft.storage import genesis
 from kvnode.raft.types import Index, MemberId, SnapshotMetadata, Term
-from kvnode.server.bootstrap import Beginning, begin
+from kvnode.server.bootstrap import Beginning, begin, check_owner, find_mismatch
 from kvnode.server.calls import LeaderCalls
 from kvnode.server.config import NodeConfig
 from kvnode.server.driver import Driver
@@ -99,6 +99,7 @@ class Member:
         self._data = data
         self._opened = opened
         self._stopped: asyncio.Task[None] | None = None
+        self._mismatch: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[BaseException] = loop.create_future()
         self._leader_callbacks: list[Callable[[], None]] = []
         self._applied_waiters: list[tuple[Index, asyncio.Future[None]]] = []
@@ -124,6 +125,7 @@ class Member:
         self.state_thread = StorageThread(loop, "kvnode-state")
         self.peer_side = PeerSide(self)
         self.transport: PeerTransport = network.connect(self.peer_side)
+        self._ask_cluster = network.ask_cluster
         self.driver = Driver(
             self.replica,
             transport=self.transport,
@@ -203,6 +205,14 @@ class Member:
             self.node.campaign()
             self.driver.wake()
         self._upkeep.start()
+        self._mismatch = self._loop.create_task(self._look_for_mismatch(), name="mismatch")
+
+    async def _look_for_mismatch(self) -> None:
+        error = await find_mismatch(
+            self.config, self.cluster_id, self._ask_cluster, lambda: self.leader_id != 0
+        )
+        if error is not None:
+            self.fail(error)
 
     async def failed(self) -> BaseException:
         """Wait until this member can't go on by itself; returns why."""
@@ -236,6 +246,8 @@ class Member:
             await self._hand_over()
             self.proposals.stop()
             await self._until(lambda: not len(self.proposals), DRAIN_S)
+        if self._mismatch is not None:
+            self._mismatch.cancel()
         await self._upkeep.close()
         await self.snapshots.close()
         self.driver.stop()
@@ -770,7 +782,14 @@ async def _open(config: NodeConfig, network: Network, data: DataDirectory) -> tu
     """Open the databases of this member, or make them."""
     identity = data.check()
     if identity is not None:
-        return identity, data.open()
+        opened = data.open()
+        try:
+            own = Membership.open(opened.state_engine).get(identity.member_id)
+            check_owner(config, identity.cluster_id, own)
+        except BaseException:
+            opened.close()
+            raise
+        return identity, opened
 
     beginning = await begin(config, network.ask_cluster)
     identity = Identity(cluster_id=beginning.cluster_id, member_id=beginning.member_id)
