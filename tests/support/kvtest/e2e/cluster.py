@@ -18,6 +18,10 @@ class Cluster:
         """The client Service, by its DNS name."""
         return f"{self.name}.{self.kubernetes.namespace}.svc:2379"
 
+    def member_endpoint(self, pod: str) -> str:
+        """One member, by its DNS name."""
+        return f"{pod}.{self.name}-peers.{self.kubernetes.namespace}.svc:2379"
+
     def create(self, **spec: object) -> None:
         self.kubernetes.apply(
             {
@@ -90,3 +94,14 @@ class Cluster:
         status = json.loads(self.etcdctl("endpoint", "status", "-w", "json"))[0]["Status"]
         names = {member_id: name for name, member_id in self.member_ids().items()}
         return names[f"{status['leader']:x}"]
+
+    def move_leader(self, pod: str) -> None:
+        """Make one member the leader; only the present one takes the order."""
+        leader = self.leader()
+        if leader == pod:
+            return
+        self.kubernetes.execute(
+            *(TOOLS_POD, "etcdctl", "--endpoints", self.member_endpoint(leader)),
+            *("move-leader", self.member_ids()[pod]),
+        )
+        eventually(f"{pod} leads", lambda: self.leader() == pod, 30)
