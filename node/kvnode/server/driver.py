@@ -81,8 +81,6 @@ class Driver:
         self._is_running = False
         #: Where the state of a snapshot lies that the core is about to accept.
         self.staged_generation: str | None = None
-        #: A snapshot is being written to the log: what is staged must stay.
-        self.is_installing = False
 
     def start(self) -> None:
         """Begin ticking and taking turns."""
@@ -169,7 +167,10 @@ class Driver:
     def _write(self, persist: Persist) -> None:
         generation = None
         if persist.snapshot is not None:
-            generation, self.is_installing = self.staged_generation, True
+            generation = self.staged_generation
+            if generation is None:
+                # Before the disk is told: after a restart the member would find no state for its log.
+                raise RuntimeError(f"the state of {persist.snapshot} was never received")
         save = self.replica.begin_write(persist, state_generation=generation)
         begun_s = self._loop.time()
 
@@ -189,7 +190,6 @@ class Driver:
             # The state must be the snapshot's before the core hands out what follows it.
             self._hooks.on_snapshot_written(persist.snapshot)
             self._requests.skipped(persist.snapshot)
-            self.is_installing = False
         if messages:
             self._send(messages)
         # In this call, not in the next turn: commit and answer are due now.

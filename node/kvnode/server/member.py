@@ -21,7 +21,7 @@ from kvnode.mvcc.hashing import RevisionHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType, LeaseTimeToLiveResponse, TxnRequest
 from kvnode.raft.config import RaftConfig
-from kvnode.raft.events import Event, LeaderChanged, SnapshotIgnored
+from kvnode.raft.events import Event, LeaderChanged
 from kvnode.raft.messages import InstallSnapshot, Message
 from kvnode.raft.raw_node import RawNode
 from kvnode.raft.ready import Role
@@ -98,6 +98,7 @@ class Member:
         self.is_stopping = False
         self._data = data
         self._opened = opened
+        self._generation = opened.log.state_generation
         self._stopped: asyncio.Task[None] | None = None
         self._mismatch: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[BaseException] = loop.create_future()
@@ -107,7 +108,8 @@ class Member:
         self._staged: StagedState | None = None
         #: Views of the state that are being streamed; an engine is closed only without any.
         self._sources = 0
-        self._retired: list[Engine] = []
+        #: Replaced states: engine and generation.
+        self._retired: list[tuple[Engine, str]] = []
         self._alarm_due_s = 0.0
 
         session = secrets.randbits(32)
@@ -264,7 +266,7 @@ class Member:
             self.guarded(self.applier.engine.sync)
         if self._sources == 0:
             self.applier.engine.close()
-            for engine in self._retired:
+            for engine, _ in self._retired:
                 engine.close()
         self._opened.log_engine.close()
         self._data.close()
@@ -634,7 +636,7 @@ class Member:
     def discard_staged(self) -> None:
         """The core had no use for the staged state."""
         staged = self._staged
-        if staged is None or self.driver.is_installing:
+        if staged is None:
             return
         self._staged, self.driver.staged_generation = None, None
         staged.applier.engine.close()
@@ -645,13 +647,13 @@ class Member:
         staged = self._staged
         if staged is None:
             raise RuntimeError("a snapshot was installed that was never received")
-        old = self.applier.engine
+        self._retired.append((self.applier.engine, self._generation))
+        self._generation = staged.generation
         self._staged, self.driver.staged_generation = None, None
         self.replica.restored(metadata, staged.applier)
         self.hub.reset(self.applier.store)
         if self.is_leader:
             raise RuntimeError("a leader installed a snapshot")
-        self._retired.append(old)
         self._close_retired()
         self._update_peers()
         self._wake_appliers()
@@ -663,12 +665,12 @@ class Member:
         if self._sources or not self._retired:
             return
         retired, self._retired = self._retired, []
-        generation = self.log.state_generation
 
-        def close(engines: list[Engine] = retired) -> None:
-            for engine in engines:
+        def close() -> None:
+            # These and no others: the next snapshot may be arriving already.
+            for engine, generation in retired:
                 engine.close()
-            self._data.delete_other_generations(generation)
+                self._data.delete_generation(generation)
 
         # Behind whatever the thread still does with the old engine.
         self.state_thread.submit(close, lambda _: None)
@@ -684,8 +686,6 @@ class Member:
                     log.info("member %x leads term %d", event.leader_id, event.term)
                 else:
                     log.warning("no leader is known in term %d", event.term)
-            elif isinstance(event, SnapshotIgnored):
-                self.snapshots.ignored()
         self.replica.keep_lease_clocks(events, self.now_s(), self.config.election_timeout_ms / 1000.0)
         if any(isinstance(event, LeaderChanged) for event in events):
             for callback in list(self._leader_callbacks):

@@ -70,31 +70,28 @@ class Snapshots:
         """
         member = self._member
         async with self._receiving:
+            if self._installed is not None:
+                # The connection of a former one broke while its state was on the way into use.
+                await asyncio.shield(self._installed)
             if message.metadata.index <= member.applied_index:
                 member.step(message)
                 return
             staged = await member.stage_snapshot(message.metadata, chunks)
-            self._installed = asyncio.get_running_loop().create_future()
-            try:
-                member.offer_snapshot(staged, message)
-                async with asyncio.timeout(member.config.request_timeout_s):
-                    await self._installed
-            except TimeoutError:
+            member.offer_snapshot(staged, message)
+            if not member.replica.is_installing(message.metadata):
+                # The log overtook it meanwhile, or another member leads.
                 member.discard_staged()
-            finally:
-                self._installed = None
-
-    def ignored(self) -> None:
-        """The core had no use for a snapshot: the log overtook it meanwhile."""
-        if self._installed is not None and not self._installed.done():
-            self._member.discard_staged()
-            self._installed.set_result(None)
+                return
+            # However slow the disk: the log is about to name this state, so it has to stay.
+            self._installed = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._installed)
 
     def installed(self, metadata: SnapshotMetadata) -> None:
         """The core took the snapshot that was offered."""
         log.info("continues from the leader's snapshot at index %d", metadata.index)
-        if self._installed is not None and not self._installed.done():
-            self._installed.set_result(None)
+        installed, self._installed = self._installed, None
+        if installed is not None:
+            installed.set_result(None)
 
     async def stream(self) -> AsyncIterator[tuple[bytes, int]]:
         """Yield the present state for a backup: chunks, each with the bytes estimated to follow."""
