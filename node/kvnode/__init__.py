@@ -1,2 +1,1 @@
 """A member of a kvcluster: storage, consensus and etcd's v3 API."""
-

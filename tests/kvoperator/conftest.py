@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from kvtest.apiserver import ApiServer, binaries_present, running_api_server
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"

@@ -11,8 +11,6 @@ from pathlib import Path
 import boto3
 import pytest
 from grpc import aio
-from moto.server import ThreadedMotoServer
-
 from kvnode.pb import rpc_pb2
 from kvnode.raft.types import ConfState, MemberId, SnapshotMetadata
 from kvnode.storage.data_dir import DataDirectory
@@ -25,6 +23,7 @@ from kvoperator.agent.places import FilePlace, S3Options, S3Place, place_of
 from kvoperator.agent.restore import RestoreArguments, restore_snapshot
 from kvoperator.agent.snapshot import take_snapshot
 from kvtest.ports import free_port
+from moto.server import ThreadedMotoServer
 
 CLUSTER_ID = 0xC0FFEE
 HEADER = SnapshotHeader(

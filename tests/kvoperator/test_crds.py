@@ -4,7 +4,6 @@ import itertools
 from typing import Any
 
 import pytest
-
 from kvtest.apiserver import ApiServer
 
 CLUSTERS = "/apis/kvcluster.dev/v1alpha1/namespaces/default/kvclusters"

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from kvoperator.clients.config import load_config
 from kvoperator.clients.kube import KubeClient, resource_of
 from kvoperator.manifests.metadata import drift

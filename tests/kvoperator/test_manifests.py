@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from kvoperator.manifests.access import service_account
 from kvoperator.manifests.agent import storage_of
 from kvoperator.manifests.disruption import disruption_budget

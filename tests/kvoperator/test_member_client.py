@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-
 from kvoperator.clients.member import MemberClient
 from kvoperator.errors import MemberError, MemberNotReadyError, MemberRefusedError
 from kvoperator.model.observed import MemberId

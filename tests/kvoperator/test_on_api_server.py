@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from kvoperator.clients.config import load_config
 from kvoperator.clients.kube import CLAIMS, CLUSTERS, LEASES, KubeClient
 from kvoperator.errors import KubeConflictError, KubeRefusedError, LeadershipLostError

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from kvoperator.manifests.access import service_account
 from kvoperator.manifests.disruption import disruption_budget
 from kvoperator.manifests.services import client_service, headless_service

@@ -9,7 +9,6 @@ import os
 from typing import Any
 
 import pytest
-
 from kvoperator.clients.kube import CLAIMS, CLUSTERS, PODS, STATEFUL_SETS
 from kvtest.operator_world import NAME, NAMESPACE, InvariantError, World
 

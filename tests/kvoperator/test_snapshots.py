@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-
 from kvoperator.clients.kube import CLUSTERS, EVENTS, JOBS, PODS, SNAPSHOTS
 from kvoperator.events import EventRecorder
 from kvoperator.snapshots import SnapshotReconciler

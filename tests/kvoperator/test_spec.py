@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-
 from kvoperator.model import names
 from kvoperator.model.quantity import parse_duration_s, parse_quantity, same_quantity
 from kvoperator.model.reading import SpecError

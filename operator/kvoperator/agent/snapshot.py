@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from kvclient import Client, KvClientError, TlsConfig
+
 from kvoperator.agent.errors import AgentError
 from kvoperator.agent.places import Place
 

@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 from kvclient import Client, KvClientError, LearnerNotReadyError, TlsConfig, UnhealthyClusterError
 from kvclient.errors import ConnectionFailedError, MemberNotFoundError
 from kvnode.status import StatusCode
+
 from kvoperator.errors import MemberError, MemberNotReadyError, MemberRefusedError
 from kvoperator.model.observed import ClusterId, MemberId, Membership, MemberStatus, MemberView
 
