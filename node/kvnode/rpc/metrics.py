@@ -126,6 +126,9 @@ class _MemberCollector(Collector):
         yield _gauge(
             "etcd_debugging_mvcc_compact_revision", "The compacted revision.", store.compact_revision
         )
+        hub = member.hub
+        yield _gauge("etcd_debugging_mvcc_watcher_total", "Watches.", len(hub))
+        yield _gauge("etcd_debugging_mvcc_slow_watcher_total", "Watches that lag behind.", hub.slow_count)
 
     def _disk(self) -> Iterator[Metric]:
         stats = self._member.stats

@@ -1,0 +1,42 @@
+"""etcd and kvnode side by side, three members each."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kvtest.etcdctl import Side
+from kvtest.processes import ClusterProcesses
+
+#: Where the lab of tests/kube builds etcd's programs.
+_BUILT = Path(os.environ.get("KUBELAB_HOME", "/var/tmp/kube")) / "bin"
+
+
+def _program(name: str) -> str | None:
+    given = os.environ.get(f"KVTEST_{name.upper()}")
+    if given:
+        return given
+    return str(_BUILT / name) if (_BUILT / name).exists() else None
+
+
+@pytest.fixture(scope="session")
+def etcdctl() -> str:
+    path = _program("etcdctl")
+    if path is None:
+        pytest.skip("no etcdctl: `tests/kube/kube build` makes one, or KVTEST_ETCDCTL names one")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sides(etcdctl: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side]]:
+    """etcd, and kvnode; every test does the same to both, so that their revisions stay alike."""
+    etcd = _program("etcd")
+    if etcd is None:
+        pytest.skip("no etcd: `tests/kube/kube build` makes one, or KVTEST_ETCD names one")
+    with (
+        ClusterProcesses(tmp_path_factory.mktemp("etcd"), 3, command=[etcd]) as theirs,
+        ClusterProcesses(tmp_path_factory.mktemp("kvnode"), 3) as ours,
+    ):
+        yield Side(theirs, etcdctl), Side(ours, etcdctl)
+        theirs.print_logs()
+        ours.print_logs()
