@@ -1,6 +1,6 @@
 """Clusters of real processes, one for each test."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,18 @@ def cluster(tmp_path: Path) -> Iterator[Callable[..., ClusterProcesses]]:
     """Makes and starts clusters that end with the test."""
     made: list[ClusterProcesses] = []
 
-    def make(size: int = 3, name: str = "cluster", is_started: bool = True, **flags: str) -> ClusterProcesses:
+    def make(
+        size: int = 3,
+        name: str = "cluster",
+        *,
+        is_started: bool = True,
+        command: Sequence[str] | None = None,
+        **flags: str,
+    ) -> ClusterProcesses:
         directory = tmp_path / name
         directory.mkdir()
         given = {flag.replace("_", "-"): value for flag, value in flags.items()}
-        members = ClusterProcesses(directory, size, flags=given, token=name)
+        members = ClusterProcesses(directory, size, flags=given, command=command, token=name)
         made.append(members)
         if is_started:
             members.start()
