@@ -15,7 +15,9 @@ PLANS = {
     "five-members": SimPlan(voters=5, seconds=15.0),
     "changing-members": SimPlan(conf_changes=1.5),
     "one-member-grows": SimPlan(voters=1, conf_changes=1.5, crashes=0.15),
-    "unrest": SimPlan(crashes=1.5, partitions=0.8, slow_disks=0.5, transfers=0.5, trims=3.0),
+    "unrest": SimPlan(crashes=1.0, repair_s=(0.01, 0.3), partitions=0.4, slow_disks=0.3, transfers=1.0),
+    "frozen-leaders": SimPlan(freezes=1.0, crashes=0.05, partitions=0.05, reads=40.0),
+    "changes-of-leader": SimPlan(transfers=3.0, late=0.3, loss=0.05, crashes=0.1, repair_s=(0.01, 0.3)),
     "bad-network": SimPlan(loss=0.15, duplicate=0.2, late=0.3, crashes=0.1, partitions=0.1),
     "lagging-members": SimPlan(trims=8.0, partitions=0.5, crashes=0.5, slow_disks=0.6),
 }

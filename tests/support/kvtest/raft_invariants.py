@@ -28,6 +28,8 @@ class RaftChecker:
     entries: dict[tuple[int, int], tuple[Entry, int]] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
     """Index -> term of every entry that some member regards as committed."""
+    commit_terms: dict[int, int] = field(default_factory=dict)
+    """Index -> term in which an entry was committed, as far as known; never too low."""
     max_committed: int = 0
     commit_seen: dict[MemberId, int] = field(default_factory=dict)
     reads: dict[tuple[MemberId, bytes], int] = field(default_factory=dict)
@@ -82,6 +84,8 @@ class RaftChecker:
     def _leader_completeness(self, node: RawNode) -> None:
         log = node._state.log
         for index in range(log.first_index, self.max_committed + 1):
+            if self.commit_terms[index] >= node.term:
+                continue  # a member that stood still hears late of its election; others may lead since
             if index > log.last_index or log.term(index) != self.committed[index]:
                 raise InvariantBrokenError(
                     f"leader completeness: leader {node.member_id} of term {node.term} lacks entry {index}"
@@ -102,6 +106,7 @@ class RaftChecker:
             term = log.term(index)
             if index not in self.committed and node.role is Role.LEADER:
                 self._durable_on_majority(node, index, term)
+            self.commit_terms.setdefault(index, node.term)
             if self.committed.setdefault(index, term) != term:
                 raise InvariantBrokenError(
                     f"state machine safety: entry {index} has terms {term} and {self.committed[index]}"

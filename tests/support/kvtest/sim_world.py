@@ -60,8 +60,10 @@ class SimPlan:
     duplicate: float = 0.05
     late: float = 0.05
     crashes: float = 0.25
+    repair_s: tuple[float, ...] = (0.01, 0.5, 3.0)
     partitions: float = 0.2
     slow_disks: float = 0.2
+    freezes: float = 0.15
     transfers: float = 0.1
     conf_changes: float = 0.0
     trims: float = 1.0
@@ -92,6 +94,8 @@ class SimWorld:
         self.severed: set[tuple[MemberId, MemberId]] = set()
         self._slow: dict[MemberId, float] = {}
         self._writing: dict[MemberId, tuple[Process, PreparedSave]] = {}
+        #: Until when a member's process stands still.
+        self._frozen: dict[MemberId, float] = {}
         #: A member's effects until it dies.
         self._fuses: dict[MemberId, int] = {}
         self._is_calm = False
@@ -115,6 +119,7 @@ class SimWorld:
                 (plan.crashes, self._crash_somebody),
                 (plan.partitions, self._partition),
                 (plan.slow_disks, self._slow_disk),
+                (plan.freezes, self._freeze),
                 (plan.transfers, self._transfer),
                 (plan.conf_changes, self._conf_change),
                 (plan.trims, self._trim),
@@ -190,15 +195,22 @@ class SimWorld:
         """Let a process work; it may die anywhere in it."""
         if not process.is_alive:
             return
+        thaw_s = self._frozen.get(process.member_id, 0.0) - self._now_s
+        if thaw_s > 0:
+            # In the order in which it came to wait, as in a socket's buffer.
+            self.after(thaw_s, partial(self._guarded, process, work))
+            return
         try:
             work()
         except Crash:
             self._die(process)
 
     def _tick(self, process: Process) -> None:
-        if process.is_alive:
-            self._guarded(process, process.tick)
+        def tick() -> None:
             self.after(TICK_S * self.rng.uniform(0.9, 1.1), partial(self._tick, process))
+            process.tick()
+
+        self._guarded(process, tick)
 
     def _die(self, process: Process) -> None:
         member_id = process.member_id
@@ -208,8 +220,9 @@ class SimWorld:
         process.die(self.rng, is_power_lost=is_power_lost, pending=pending[1] if pending else None)
         del self.processes[member_id]
         self._fuses.pop(member_id, None)
+        self._frozen.pop(member_id, None)
         if member_id not in self.retired:
-            self.after(self.rng.choice([0.01, 0.5, 3.0]), partial(self._restart, member_id))
+            self.after(self.rng.choice(self.plan.repair_s), partial(self._restart, member_id))
 
     def _restart(self, member_id: MemberId) -> None:
         if member_id not in self.processes and member_id not in self.retired:
@@ -346,7 +359,8 @@ class SimWorld:
                     receiver.receive(current, chunks, lambda: self.after(0.001, lambda: ended(True)))
                 )
 
-            self._guarded(receiver, receive)
+            if self._frozen.get(message.to_id, 0.0) <= self._now_s:
+                self._guarded(receiver, receive)
             if outcome != [True]:
                 ended(False)
             else:
@@ -404,7 +418,19 @@ class SimWorld:
             member_id = self.rng.choice(up).member_id
             self._slow[member_id] = self.rng.choice([0.05, 0.5, 3.0])
             self.note("slow disk", member_id, self._slow[member_id])
-            self.after(self.rng.random() * 4.0, lambda: self._slow.pop(member_id, None) and None)
+            self.after(self.rng.random() * 4.0, partial(self._fast_disk, member_id))
+
+    def _fast_disk(self, member_id: MemberId) -> None:
+        self._slow.pop(member_id, None)
+
+    def _freeze(self) -> None:
+        """Stop a process for a while, which does not notice: its clock jumps, its messages wait."""
+        leader = self.leader()
+        process = leader if leader is not None and self.rng.random() < 0.5 else self._somebody()
+        if process is not None:
+            seconds = self.rng.choice([0.2, 2.5, 5.0])
+            self.note("freeze", process.member_id, seconds)
+            self._frozen[process.member_id] = self._now_s + seconds
 
     def _transfer(self) -> None:
         up = self.up()
@@ -424,14 +450,18 @@ class SimWorld:
         if end is not None:
             keep = self.rng.choice([0, 5, 50])
             self.note("trim", process.member_id, process.applier.applied_index, keep)
-            self.after(
-                self.rng.random() * 0.05, lambda: self._guarded(process, lambda: process.log and end(keep))
-            )
+            self.after(self.rng.random() * 0.05, lambda: self._guarded(process, partial(end, keep)))
 
     def _compact_slices(self) -> None:
+        limit = self.rng.choice([3, 50])
         for process in self.up():
-            if process.store.is_compacting:
-                self._guarded(process, partial(process.store.compact_step, self.rng.choice([3, 50])))
+
+            def slice_(process: Process = process) -> None:
+                # After a freeze the state may be another one.
+                if process.store.is_compacting:
+                    process.store.compact_step(limit)
+
+            self._guarded(process, slice_)
 
     def _expire_leases(self) -> None:
         for process in self.up():
@@ -575,7 +605,7 @@ class SimWorld:
                 self.history.saw(revision)
 
         payload = request.SerializeToString()  # type: ignore[attr-defined]
-        process.proposals.add(kind, payload, done, self._now_s)
+        self._guarded(process, lambda: process.proposals.add(kind, payload, done, self._now_s))
 
     def _refused(self, error: KvError, kind: CommandKind, value: bytes, otherwise: bytes) -> None:
         if isinstance(error, LeaseExistsError):
@@ -605,8 +635,11 @@ class SimWorld:
             if answered is not None:
                 answered(error)
 
-        process.reads.add(done, self._now_s)
-        self.wake(process)
+        def ask() -> None:
+            process.reads.add(done, self._now_s)
+            self.wake(process)
+
+        self._guarded(process, ask)
 
     # --- the end
 
@@ -615,6 +648,7 @@ class SimWorld:
         self._is_calm = True
         self.severed = set()
         self._slow.clear()
+        self._frozen.clear()
         self._fuses.clear()
         for member_id in self.disks:
             self._restart(member_id)

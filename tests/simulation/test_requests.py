@@ -1,0 +1,89 @@
+"""What a turn does with requests, at the moments that chance rarely meets."""
+
+from functools import partial
+
+from kvnode.apply.applier import Applier
+from kvnode.apply.genesis import write_genesis
+from kvnode.apply.membership import MemberRecord
+from kvnode.raft.config import RaftConfig
+from kvnode.raft.messages import Heartbeat, InstallSnapshot, ReadIndexRequest, ReadIndexResponse
+from kvnode.raft.raw_node import RawNode
+from kvnode.raft.types import MemberId, SnapshotMetadata
+from kvnode.server.effects import Apply, Send, Write
+from kvnode.server.proposals import Proposals
+from kvnode.server.reads import Reads
+from kvnode.server.replica import Replica, Requests
+from kvnode.storage.log_store import LogStore
+from kvnode.storage.memory import MemoryEngine
+
+ME, LEADER = MemberId(1), MemberId(2)
+
+
+class Member:
+    """A follower of member 2."""
+
+    def __init__(self) -> None:
+        records = [MemberRecord(i, f"m{i}", (f"http://m{i}",), (), False) for i in (ME, LEADER)]
+        self.engine = MemoryEngine()
+        start = write_genesis(self.engine, 7, records)
+        self.proposals = Proposals(1, timeout_s=5.0)
+        self.reads = Reads(ME, 1, timeout_s=5.0)
+        self.open = partial(Applier.open, is_local=self.proposals.is_local, member_id=ME)
+        applier = self.open(self.engine)
+        log = LogStore.create(MemoryEngine(), start, state_generation="1")
+        config = RaftConfig(
+            member_id=ME, random_ticks=lambda lo, hi: lo, applied_index=1, conf_state=start.conf_state
+        )
+        self.replica = Replica(RawNode(config, log), log, applier)
+        self.requests = Requests(self.replica, self.proposals, self.reads)
+        self.conf_state = start.conf_state
+
+    def work(self) -> list[object]:
+        """Take turns until nothing is left to do; returns the messages sent."""
+        sent: list[object] = []
+        while True:
+            self.requests.begin(100.0)
+            if not self.replica.node.has_ready():
+                return sent
+            for effect in self.replica.effects():
+                if isinstance(effect, Send):
+                    sent += effect.messages
+                elif isinstance(effect, Apply):
+                    self.requests.apply(effect, lambda batch: None)
+                elif isinstance(effect, Write):
+                    save = self.replica.begin_write(effect.persist, state_generation="2")
+                    save.write()
+                    sent += self.replica.written(effect.persist, save)
+                    if effect.persist.snapshot is not None:
+                        self.replica.restored(effect.persist.snapshot, self.open(self.engine))
+                        self.requests.skipped(effect.persist.snapshot)
+
+
+def test_a_read_whose_index_a_snapshot_brings_does_not_wait_for_the_next_write() -> None:
+    member = Member()
+    member.replica.step(Heartbeat(LEADER, ME, 3, 1, b""))
+    member.work()
+    answers: list[object] = []
+    member.reads.add(answers.append, 100.0)
+    (request,) = (m for m in member.work() if isinstance(m, ReadIndexRequest))
+    member.replica.step(ReadIndexResponse(LEADER, ME, 3, 50, request.context))
+    member.work()
+    assert answers == [], "index 50 is not applied here"
+    member.replica.step(InstallSnapshot(LEADER, ME, 3, SnapshotMetadata(50, 3, member.conf_state)))
+    member.work()
+    assert answers == [None]
+
+
+def test_the_core_says_whether_a_received_state_will_be_used() -> None:
+    member = Member()
+    newer = SnapshotMetadata(50, 3, member.conf_state)
+    member.replica.step(InstallSnapshot(LEADER, ME, 3, newer))
+    assert member.replica.is_installing(newer), "accepted, and the disk has not begun"
+    member.work()
+    assert not member.replica.is_installing(newer), "in use"
+    older = SnapshotMetadata(40, 3, member.conf_state)
+    member.replica.step(InstallSnapshot(LEADER, ME, 3, older))
+    assert not member.replica.is_installing(older)
+    outdated = SnapshotMetadata(60, 2, member.conf_state)
+    member.replica.step(InstallSnapshot(LEADER, ME, 2, outdated))
+    assert not member.replica.is_installing(outdated), "its sender leads no more"
