@@ -1,0 +1,178 @@
+"""A real member that is sent a leader's state while its disk or its readers are slow."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvnode.apply.applier import Applier
+from kvnode.apply.commands import CommandKind, encode_command
+from kvnode.pb import rpc_pb2 as rpc
+from kvnode.raft.messages import InstallSnapshot, Message
+from kvnode.raft.types import Entry, EntryKind, MemberId, SnapshotMetadata
+from kvnode.server.config import NodeConfig
+from kvnode.server.member import Member
+from kvnode.storage.memory import MemoryEngine
+from kvnode.storage.snapshots import SnapshotHeader, SnapshotWriter
+from kvtest.local_member import local_config
+
+PEERS = {"m1": ("http://127.0.0.1:2380",), "m2": ("http://127.0.0.1:2480",)}
+TERM = 5
+
+
+class Silence:
+    """A network on which nobody answers; both the network and the transport."""
+
+    def bind(self) -> None:
+        pass
+
+    async def ask_cluster(self, url: str, timeout_s: float) -> dict[str, Any]:
+        raise OSError(url)
+
+    def connect(self, handler: object) -> "Silence":
+        return self
+
+    async def listen(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def set_peer(self, member_id: int, urls: Sequence[str]) -> None:
+        pass
+
+    def remove_peer(self, member_id: int) -> None:
+        pass
+
+    def send(self, messages: Iterable[Message]) -> None:
+        for _ in messages:
+            pass
+
+    def connected(self, member_id: int) -> bool:
+        return False
+
+
+class SlowThread:
+    """Holds jobs back until ``release``."""
+
+    def __init__(self, thread: Any) -> None:
+        self._thread = thread
+        self.held: list[tuple[Callable[[], object], Callable[[object], None]]] | None = []
+
+    def submit(self, work: Callable[[], object], done: Callable[[object], None]) -> None:
+        if self.held is None:
+            self._thread.submit(work, done)
+        else:
+            self.held.append((work, done))
+
+    def release(self) -> None:
+        held, self.held = self.held or [], None
+        for work, done in held:
+            self._thread.submit(work, done)
+
+    def close(self) -> None:
+        self._thread.close()
+
+
+class QuickConfig(NodeConfig):
+    """Requests that time out at once."""
+
+    @property
+    def request_timeout_s(self) -> float:
+        return 0.02
+
+
+def config(path: Path, kind: type[NodeConfig] = NodeConfig) -> NodeConfig:
+    usual = local_config(data_dir=path, initial_cluster=PEERS, election_timeout_ms=50_000)
+    return kind(**{name: getattr(usual, name) for name in usual.__dataclass_fields__})
+
+
+class Leader:
+    """The other member, as far as its state goes."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._engine = MemoryEngine()
+        batch = self._engine.batch()
+        for key, value in member.applier.engine.iterate():
+            batch.put(key, value)
+        self._engine.write(batch)
+        self._applier = Applier.open(self._engine, is_local=lambda request_id: False)
+
+    def message(self, index: int) -> tuple[InstallSnapshot, Iterator[bytes]]:
+        """Apply writes up to ``index`` and offer the state there."""
+        applier, member = self._applier, self._member
+        for at in range(applier.applied_index + 1, index + 1):
+            put = rpc.PutRequest(key=b"k", value=b"%d" % at).SerializeToString()
+            applier.apply([Entry(TERM, at, EntryKind.NORMAL, encode_command(CommandKind.PUT, 1, put))])
+        metadata = SnapshotMetadata(index, TERM, applier.conf_state)
+        header = SnapshotHeader(
+            cluster_id=member.cluster_id,
+            member_id=1,
+            metadata=metadata,
+            revision=applier.store.current_revision,
+            compact_revision=applier.store.compact_revision,
+        )
+        (sender,) = (i for i in applier.membership.members if i != member.member_id)
+        message = InstallSnapshot(sender, MemberId(member.member_id), TERM, metadata)
+        return message, iter(SnapshotWriter(self._engine.snapshot(), header, chunk_bytes=512))
+
+
+async def arriving(chunks: Iterable[bytes], gate: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+    """Pass chunks on; the first at once, the others when the gate opens."""
+    for chunk in chunks:
+        yield chunk
+        if gate is not None:
+            await gate.wait()
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, with a deadline."""
+    async with asyncio.timeout(10.0):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def reopened(path: Path) -> int:
+    """Start the member again; returns how far its state has come."""
+    member = await Member.start(config(path), Silence())  # type: ignore[arg-type]
+    index = member.applied_index
+    await member.stop()
+    return index
+
+
+async def test_a_state_stays_while_a_slow_disk_takes_longer_than_requests_may(tmp_path: Path) -> None:
+    member = await Member.start(config(tmp_path, QuickConfig), Silence())  # type: ignore[arg-type]
+    disk = SlowThread(member._log_thread)
+    member.driver._storage = disk  # type: ignore[assignment]
+    message, chunks = Leader(member).message(30)
+    receiving = asyncio.create_task(member.snapshots.receive(message, arriving(chunks)))
+    await soon(lambda: bool(disk.held))
+    await asyncio.wait({receiving}, timeout=5 * member.config.request_timeout_s)
+    disk.release()
+    await asyncio.wait_for(receiving, 10.0)
+    await soon(lambda: member.applied_index == 30)
+    await member.stop()
+    assert await reopened(tmp_path) == 30
+
+
+async def test_a_state_that_arrives_outlives_the_end_of_the_one_before_the_last(tmp_path: Path) -> None:
+    member = await Member.start(config(tmp_path), Silence())  # type: ignore[arg-type]
+    leader = Leader(member)
+    backup = member.open_snapshot(1 << 10)
+    message, chunks = leader.message(30)
+    await member.snapshots.receive(message, arriving(chunks))
+    assert member.applied_index == 30
+
+    gate = asyncio.Event()
+    message, chunks = leader.message(60)
+    receiving = asyncio.create_task(member.snapshots.receive(message, arriving(chunks, gate)))
+    await soon(lambda: len(list(tmp_path.glob("state-*"))) == 3)
+    # The first state was kept for the backup; now it is deleted.
+    backup.close()
+    await member.state_thread.run(lambda: None)
+    gate.set()
+    await asyncio.wait_for(receiving, 10.0)
+    assert member.applied_index == 60
+    await member.stop()
+    assert await reopened(tmp_path) == 60
