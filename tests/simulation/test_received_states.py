@@ -8,7 +8,7 @@ from typing import Any
 from kvnode.apply.applier import Applier
 from kvnode.apply.commands import CommandKind, encode_command
 from kvnode.pb import rpc_pb2 as rpc
-from kvnode.raft.messages import InstallSnapshot, Message
+from kvnode.raft.messages import Heartbeat, InstallSnapshot, Message
 from kvnode.raft.types import Entry, EntryKind, MemberId, SnapshotMetadata
 from kvnode.server.config import NodeConfig
 from kvnode.server.member import Member
@@ -146,8 +146,11 @@ async def test_a_state_stays_while_a_slow_disk_takes_longer_than_requests_may(tm
     disk = SlowThread(member._log_thread)
     member.driver._storage = disk  # type: ignore[assignment]
     message, chunks = Leader(member).message(30)
-    receiving = asyncio.create_task(member.snapshots.receive(message, arriving(chunks)))
+    # An earlier write is still under way when the core accepts the state.
+    member.step(Heartbeat(message.from_id, message.to_id, TERM, 1, b""))
     await soon(lambda: bool(disk.held))
+    receiving = asyncio.create_task(member.snapshots.receive(message, arriving(chunks)))
+    await soon(lambda: member.node.pending_snapshot is not None)
     await asyncio.wait({receiving}, timeout=5 * member.config.request_timeout_s)
     disk.release()
     await asyncio.wait_for(receiving, 10.0)
