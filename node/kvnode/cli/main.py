@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
     # gRPC's core writes lines of its own to standard error, which are no JSON; errors are worth that.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+    # Until the loop takes signals there is nothing to finish.  Without a handler a container's first
+    # process would not even notice one, and be waited for in vain.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(ExitCode.OK))
 
     # Imported late: --help and a wrong flag should not wait for gRPC and LevelDB.
     import asyncio
