@@ -1,27 +1,16 @@
 """etcd and kvnode side by side, three members each."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from kvtest.etcdctl import Side
 from kvtest.processes import ClusterProcesses
-
-#: Where the lab of tests/kube builds etcd's programs.
-_BUILT = Path(os.environ.get("KUBELAB_HOME", "/var/tmp/kube")) / "bin"
-
-
-def _program(name: str) -> str | None:
-    given = os.environ.get(f"KVTEST_{name.upper()}")
-    if given:
-        return given
-    return str(_BUILT / name) if (_BUILT / name).exists() else None
+from kvtest.programs import program
 
 
 @pytest.fixture(scope="session")
 def etcdctl() -> str:
-    path = _program("etcdctl")
+    path = program("etcdctl")
     if path is None:
         pytest.skip("no etcdctl: `tests/kube/kube build` makes one, or KVTEST_ETCDCTL names one")
     return path
@@ -30,7 +19,7 @@ def etcdctl() -> str:
 @pytest.fixture(scope="session")
 def sides(etcdctl: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side]]:
     """etcd, and kvnode; every test does the same to both, so that their revisions stay alike."""
-    etcd = _program("etcd")
+    etcd = program("etcd")
     if etcd is None:
         pytest.skip("no etcd: `tests/kube/kube build` makes one, or KVTEST_ETCD names one")
     with (

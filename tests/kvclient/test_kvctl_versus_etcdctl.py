@@ -1,20 +1,22 @@
 """kvctl's output beside etcdctl's, on the same server, byte for byte.
 
-Runs when KVTEST_ETCDCTL names an etcdctl of version 3.6.
+Runs when there is an etcdctl of version 3.6: see ``kvtest.programs``.
 """
 
 import asyncio
-import os
 import re
 
 import pytest
 from kvclient import Client, prefix
 from kvtest.commands import run_client, run_kvctl
 from kvtest.processes import ClusterProcesses
+from kvtest.programs import program
 
-ETCDCTL = os.environ.get("KVTEST_ETCDCTL", "")
+ETCDCTL = program("etcdctl") or ""
 
-pytestmark = pytest.mark.skipif(not ETCDCTL, reason="KVTEST_ETCDCTL names no etcdctl")
+pytestmark = pytest.mark.skipif(
+    not ETCDCTL, reason="no etcdctl: `tests/kube/kube build` makes one, or KVTEST_ETCDCTL names one"
+)
 
 LEASE = 0x1234ABCD
 
