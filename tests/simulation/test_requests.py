@@ -3,6 +3,7 @@
 from functools import partial
 
 from kvnode.apply.applier import Applier
+from kvnode.apply.commands import CommandKind
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberRecord
 from kvnode.raft.config import RaftConfig
@@ -10,6 +11,7 @@ from kvnode.raft.messages import Heartbeat, InstallSnapshot, ReadIndexRequest, R
 from kvnode.raft.raw_node import RawNode
 from kvnode.raft.types import MemberId, SnapshotMetadata
 from kvnode.server.effects import Apply, Send, Write
+from kvnode.server.errors import LeaderChangedError
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
 from kvnode.server.replica import Replica, Requests
@@ -87,3 +89,18 @@ def test_the_core_says_whether_a_received_state_will_be_used() -> None:
     outdated = SnapshotMetadata(60, 2, member.conf_state)
     member.replica.step(InstallSnapshot(LEADER, ME, 2, outdated))
     assert not member.replica.is_installing(outdated), "its sender leads no more"
+
+
+def test_what_a_leader_decides_by_its_clock_is_proposed_in_its_own_term_only() -> None:
+    proposals = Proposals(1, timeout_s=5.0)
+    answers: list[object] = []
+    proposals.add(CommandKind.LEASE_REVOKE_MANY, b"", answers.append, 0.0, only_term=3)
+    proposals.add(CommandKind.PUT, b"", lambda _: None, 0.0)
+    assert len(proposals.take(3, 1)) == 2
+    proposals.term_passed(4)
+    assert [type(answer) for answer in answers] == [LeaderChangedError]
+    assert len(proposals.take(4, 1)) == 1, "the client's write goes on"
+
+    proposals.add(CommandKind.LEASE_REVOKE_MANY, b"", answers.append, 0.0, only_term=4)
+    assert proposals.take(5, 1) == [], "it waited while leadership moved"
+    assert [type(answer) for answer in answers] == [LeaderChangedError] * 2

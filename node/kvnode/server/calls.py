@@ -77,12 +77,7 @@ async def answer_call(member: "Member", method: str, payload: bytes) -> bytes:
         raise NotLeaderError
     if method == "lease_renew":
         (lease_id,) = _RENEW.unpack(payload)
-        ttl_s = member.renew_lease_here(lease_id)
-        if ttl_s == 0:
-            # A follower may have applied a grant that waits for this member's own disk.
-            await member.confirm_linearizable()
-            ttl_s = member.renew_lease_here(lease_id)
-        return _RENEWED.pack(ttl_s)
+        return _RENEWED.pack(await member.renew_lease_here(lease_id))
     if method == "lease_time_to_live":
         lease_id, keys = _TTL.unpack(payload)
         # What a follower has applied must be seen by its client here too.

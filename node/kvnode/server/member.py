@@ -43,7 +43,7 @@ from kvnode.server.ports import Network, PeerTransport
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
 from kvnode.server.reconfiguration import Reconfiguration
-from kvnode.server.replica import Replica
+from kvnode.server.replica import Renewal, Replica
 from kvnode.server.snapshots import Snapshots, SnapshotSource, StagedState
 from kvnode.server.stats import MemberStats
 from kvnode.server.storage_thread import StorageThread
@@ -382,6 +382,11 @@ class Member:
         self.proposals.add(kind, payload, done, self._loop.time())  # type: ignore[arg-type]
         self.driver.wake()
 
+    def propose_as_leader(self, kind: CommandKind, payload: bytes, done: Callable[[object], None]) -> None:
+        """``propose`` what only the leader of this term may decide; it fails when the term ends."""
+        self.proposals.add(kind, payload, done, self._loop.time(), only_term=self.term)
+        self.driver.wake()
+
     def linearizable(self, done: Callable[[KvError | None], None]) -> None:
         """Call ``done(None)`` once the state here holds all that was committed before this call."""
         if self.is_stopping:
@@ -467,9 +472,15 @@ class Member:
         """Return a lease's times, header left to the caller; TTL -1: it is gone."""
         return await self._calls.lease_time_to_live(lease_id, keys)
 
-    def renew_lease_here(self, lease_id: int) -> int:
-        """As leader: start the lease's time anew; 0: it is gone."""
-        return self.applier.lessor.renew(lease_id, self.now_s())
+    async def renew_lease_here(self, lease_id: int) -> int:
+        """As leader: start the lease's time anew and return it; 0: it is gone.
+
+        Raises:
+            KvError: This member does not lead, or could not make sure of it in time.
+        """
+        renewal = Renewal(self.replica, lease_id, self.now_s())
+        await self.confirm_linearizable()
+        return renewal.finish(self.now_s())
 
     def lease_time_to_live_here(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
         """As leader: what is left of the lease."""

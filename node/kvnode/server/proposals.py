@@ -34,12 +34,14 @@ class Done(Protocol):
 
 
 class _Waiting:
-    __slots__ = ("command", "deadline_s", "done", "term")
+    __slots__ = ("command", "deadline_s", "done", "only_term", "term")
 
-    def __init__(self, command: bytes, deadline_s: float, done: Done) -> None:
+    def __init__(self, command: bytes, deadline_s: float, done: Done, only_term: int = 0) -> None:
         self.command = command
         self.deadline_s = deadline_s
         self.done = done
+        #: The term in which alone it may be proposed; 0: any.
+        self.only_term = only_term
         #: Term it was proposed in; 0 while it is still queued.
         self.term = 0
 
@@ -83,8 +85,14 @@ class Proposals:
         self._counter += 1
         return self._session | (self._counter & 0xFFFFFFFF)
 
-    def add(self, kind: CommandKind, payload: bytes, done: Done, now_s: float) -> None:
-        """Queue one write; ``done`` is called at once if it can't be taken."""
+    def add(
+        self, kind: CommandKind, payload: bytes, done: Done, now_s: float, *, only_term: int = 0
+    ) -> None:
+        """Queue one write; ``done`` is called at once if it can't be taken.
+
+        With ``only_term`` it fails rather than being proposed in another term: for what a leader
+        decides by knowledge that its successor does not share, such as its clock.
+        """
         if self._is_stopped:
             done(StoppedError())
             return
@@ -94,7 +102,7 @@ class Proposals:
         self._counter += 1
         request_id = self._session | (self._counter & 0xFFFFFFFF)
         command = encode_command(kind, request_id, payload)
-        self._waiting[request_id] = _Waiting(command, now_s + self._timeout_s, done)
+        self._waiting[request_id] = _Waiting(command, now_s + self._timeout_s, done, only_term)
         self._queue.append(request_id)
         self._bytes += len(command)
 
@@ -104,7 +112,7 @@ class Proposals:
         It is never proposed again: when its term is over without it, it fails.
         """
         request_id = self.next_id()
-        write = _Waiting(b"", now_s + self._timeout_s, done)
+        write = _Waiting(b"", now_s + self._timeout_s, done, term)
         write.term = term
         self._waiting[request_id] = write
         return request_id
@@ -124,9 +132,13 @@ class Proposals:
         batch: list[bytes] = []
         size = 0
         waiting = self._waiting
+        outdated: list[int] = []
         for request_id in self._queue:
             write = waiting.get(request_id)
             if write is None:
+                continue
+            if write.only_term and write.only_term != term:
+                outdated.append(request_id)
                 continue
             write.term = term
             batch.append(write.command)
@@ -137,6 +149,8 @@ class Proposals:
         if batch:
             datas.append(b"".join(batch))
         self._taken, self._queue = self._queue, []
+        if outdated:
+            self._fail(outdated, LeaderChangedError)
         return datas
 
     def resolve(self, results: Iterable[tuple[int, object]]) -> None:
@@ -154,8 +168,7 @@ class Proposals:
             Whether anything was queued.
         """
         lost = [request_id for request_id, write in self._waiting.items() if 0 < write.term < term]
-        expected = [request_id for request_id in lost if not self._waiting[request_id].command]
-        self._fail(expected, LeaderChangedError)
+        self._fail([i for i in lost if self._waiting[i].only_term], LeaderChangedError)
         return self._queue_again(lost)
 
     def dropped(self) -> None:

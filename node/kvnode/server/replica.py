@@ -14,11 +14,12 @@ from kvnode.raft.raw_node import RawNode
 from kvnode.raft.ready import Persist, Role
 from kvnode.raft.types import Entry, Index, SnapshotMetadata
 from kvnode.server.effects import Apply, Effect, effects_of
+from kvnode.server.errors import NotLeaderError
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
 from kvnode.storage.log_store import LogStore, PreparedSave
 
-__all__ = ["Replica", "Requests"]
+__all__ = ["Renewal", "Replica", "Requests"]
 
 #: An entry is closed at this size, so that a burst is sent and written in pipelined pieces.
 BATCH_BYTES = 1 << 20
@@ -118,6 +119,45 @@ class Replica:
     def applied_index(self) -> Index:
         """Up to where the state has come."""
         return self.applier.applied_index
+
+
+class Renewal:
+    """One renewal of a lease by the leader, in two halves around a round of the quorum.
+
+    A leader that was cut off or stood still does not know that another one keeps the lease's
+    clock.  Once a read is confirmed that began after the first half, in the same term, there was
+    no other leader at that moment, and one that comes later gives the lease its whole TTL anew.
+    """
+
+    def __init__(self, replica: Replica, lease_id: int, now_s: float) -> None:
+        """Renew; the caller then begins a linearizable read.
+
+        Raises:
+            NotLeaderError: Ask the leader.
+        """
+        self._replica = replica
+        self._lease_id = lease_id
+        self._term = replica.node.term
+        self._renew(now_s)
+
+    def finish(self, now_s: float) -> int:
+        """The read is confirmed: return the lease's TTL, 0 if it is gone.
+
+        A grant that only followers had applied before may have come here meanwhile, so it counts.
+
+        Raises:
+            NotLeaderError: Ask the leader.
+        """
+        if self._replica.node.term != self._term:
+            raise NotLeaderError
+        return self._renew(now_s)
+
+    def _renew(self, now_s: float) -> int:
+        lessor = self._replica.applier.lessor
+        # A leader keeps the clocks from when its election was reported.
+        if self._replica.node.role is not Role.LEADER or not lessor.is_primary:
+            raise NotLeaderError
+        return lessor.renew(self._lease_id, now_s)
 
 
 class Requests:

@@ -82,8 +82,8 @@ class Upkeep:
             if not expired:
                 continue
             # A leader that was cut off must not revoke by a clock that the new leader has restarted:
-            # what it proposes can't be committed, and a lost proposal is asked for again here.
-            member.propose(CommandKind.LEASE_REVOKE_MANY, encode_lease_ids(expired), _ignore)
+            # what it proposes in its own term can't be committed, and is proposed in no other.
+            member.propose_as_leader(CommandKind.LEASE_REVOKE_MANY, encode_lease_ids(expired), _ignore)
             member.stats.lease_expired += len(expired)
 
     # Old revisions.

@@ -121,6 +121,8 @@ class Process:
         self.is_scheduled = False
         self.staged: Staged | None = None
         self.is_trimming = False
+        #: Leases that the world watches and that were granted here.
+        self.leases_seen: set[int] = set()
         self.sending: set[MemberId] = set()
         self.highest_commit: Index = 0
         self.proposals = Proposals(session, timeout_s=TIMEOUT_S)

@@ -29,9 +29,11 @@ from kvnode.raft.types import ConfChangeKind, MemberId
 from kvnode.server.errors import (
     LeaderChangedError,
     LeaderFailureTimeoutError,
+    NotLeaderError,
     RequestTimeoutError,
     StoppedError,
 )
+from kvnode.server.replica import Renewal
 from kvnode.status import KvError
 from kvnode.storage.log_store import LogStore, PreparedSave
 from kvtest.raft_invariants import InvariantBrokenError, RaftChecker
@@ -56,6 +58,7 @@ class SimPlan:
     seconds: float = 20.0
     writes: float = 40.0
     reads: float = 15.0
+    renewals: float = 5.0
     loss: float = 0.02
     duplicate: float = 0.05
     late: float = 0.05
@@ -94,6 +97,8 @@ class SimWorld:
         self.severed: set[tuple[MemberId, MemberId]] = set()
         self._slow: dict[MemberId, float] = {}
         self._writing: dict[MemberId, tuple[Process, PreparedSave]] = {}
+        #: Lease -> until when its client was promised that it lives.
+        self.promises: dict[int, float] = {}
         #: Until when a member's process stands still.
         self._frozen: dict[MemberId, float] = {}
         #: A member's effects until it dies.
@@ -123,6 +128,7 @@ class SimWorld:
                 (plan.transfers, self._transfer),
                 (plan.conf_changes, self._conf_change),
                 (plan.trims, self._trim),
+                (plan.renewals, self._client_renewal),
                 (1.0, self._compact_slices),
                 (2.0, self._expire_leases),
             ):
@@ -288,8 +294,21 @@ class SimWorld:
         """Compare states now and then: it costs as much as the state is large."""
         if self.rng.random() < 0.05 or batch.membership_changed:
             self.history.state(process.member_id, process.applier)
+        for lease_id, until_s in list(self.promises.items()):
+            if until_s < self._now_s:
+                del self.promises[lease_id]
+            elif lease_id not in process.applier.lessor and lease_id in self.granted_on(process):
+                raise InvariantBrokenError(
+                    f"lease {lease_id} is gone at {self._now_s}, promised until {until_s}"
+                )
         if batch.is_removed:
             self.after(1.0, partial(self._retire, process))
+
+    def granted_on(self, process: Process) -> set[int]:
+        """Return the promised leases that this member has ever seen granted."""
+        lessor = process.applier.lessor
+        process.leases_seen.update(i for i in self.promises if i in lessor)
+        return process.leases_seen
 
     # --- the network
 
@@ -470,7 +489,11 @@ class SimWorld:
                 if expired:
                     self.note("expire", process.member_id, expired)
                     process.proposals.add(
-                        CommandKind.LEASE_REVOKE_MANY, encode_lease_ids(expired), _ignore, self._now_s
+                        CommandKind.LEASE_REVOKE_MANY,
+                        encode_lease_ids(expired),
+                        _ignore,
+                        self._now_s,
+                        only_term=process.node.term,
                     )
                     self.wake(process)
 
@@ -549,7 +572,7 @@ class SimWorld:
             self._write(process, CommandKind.DELETE_RANGE, rpc.DeleteRangeRequest(key=key), b"")
         elif choice < 0.97:
             self._serial += 1
-            grant = rpc.LeaseGrantRequest(ID=self._serial, TTL=rng.choice([1, 2, 60]))
+            grant = rpc.LeaseGrantRequest(ID=self._serial, TTL=rng.choice([1, 2, 4, 60]))
             self._write(process, CommandKind.LEASE_GRANT, grant, b"")
         else:
             revision = max(1, process.store.current_revision - rng.choice([0, 10, 50]))
@@ -558,6 +581,38 @@ class SimWorld:
     def _value(self) -> bytes:
         self._serial += 1
         return b"v%d" % self._serial + b"." * self.rng.choice([0, 0, 0, 300])
+
+    def _client_renewal(self) -> None:
+        """Keep a lease alive, as ``server.calls`` does it on the leader."""
+        leaders = [p for p in self.up() if p.node.role is Role.LEADER]
+        if not leaders:
+            return
+        process = self.rng.choice(leaders)
+        leases = process.applier.lessor.leases()
+        if not leases:
+            return
+        lease_id = self.rng.choice(leases)
+
+        def renew() -> None:
+            asked_s = self._now_s
+            try:
+                renewal = Renewal(process.replica, lease_id, asked_s)
+            except NotLeaderError:
+                return
+
+            def done(error: KvError | None) -> None:
+                try:
+                    ttl_s = renewal.finish(self._now_s) if error is None else 0
+                except NotLeaderError:
+                    return
+                if ttl_s:
+                    self.note("renewed", process.member_id, lease_id, ttl_s)
+                    self.promises[lease_id] = max(self.promises.get(lease_id, 0.0), asked_s + ttl_s)
+
+            process.reads.add(done, self._now_s)
+            self.wake(process)
+
+        self._guarded(process, renew)
 
     def _some_lease(self, process: Process) -> int:
         leases = process.applier.lessor.leases()
