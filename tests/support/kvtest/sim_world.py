@@ -45,6 +45,7 @@ __all__ = ["SimPlan", "SimWorld"]
 TICK_S = 0.1
 #: Steps of the trace that a failure shows.
 TRACE = 80
+TRACE_WIDTH = 220
 KEYS = [b"k%d" % number for number in range(8)]
 #: Errors after which nobody knows whether the write took effect.
 UNKNOWN = (RequestTimeoutError, LeaderFailureTimeoutError, StoppedError)
@@ -639,6 +640,7 @@ class SimWorld:
         self, process: Process, kind: CommandKind, request: object, value: bytes, otherwise: bytes = b""
     ) -> None:
         answers = 0
+        asked_s = self._now_s
 
         def done(result: object) -> None:
             nonlocal answers
@@ -656,6 +658,8 @@ class SimWorld:
                     self.history.refused_values.add(otherwise if result.succeeded else value)
                 elif value:
                     self.history.written(value, revision)
+                if isinstance(result, rpc.LeaseGrantResponse):
+                    self.promises[result.ID] = asked_s + result.TTL
                 self.note("written", process.member_id, kind.name, value[:12], revision)
                 self.history.saw(revision)
 
