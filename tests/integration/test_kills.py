@@ -167,6 +167,21 @@ async def test_a_follower_told_to_stop_changes_no_leader(trio: ClusterProcesses,
     assert (after.raftTerm, after.leader) == (before.raftTerm, before.leader)
 
 
+async def test_open_watches_and_leases_do_not_hold_up_a_member_that_is_told_to_stop(
+    trio: ClusterProcesses,
+) -> None:
+    leader = await asyncio.to_thread(trio.leader)
+    async with Client(leader.client_url) as client:
+        lease = await client.lease.grant(60)
+        async with client.lease.keep(lease.ID), client.watch("k") as watcher:
+            await client.put("k", "v")
+            assert (await anext(watcher)).events[0].kv.value == b"v"
+            told_s = time.monotonic()
+            leader._live().send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(leader.wait_exit) == 0
+    assert time.monotonic() - told_s < 1.5
+
+
 async def test_a_cluster_stopped_in_good_order_starts_with_everything(
     trio: ClusterProcesses, client: Client
 ) -> None:

@@ -1,0 +1,61 @@
+"""The first moments of a member, cut short."""
+
+import contextlib
+import random
+from collections.abc import Callable
+
+from kvtest.commands import run_kvctl
+from kvtest.processes import ClusterProcesses, wait_until
+
+MakeCluster = Callable[..., ClusterProcesses]
+
+
+def test_a_member_killed_at_any_moment_of_its_first_start_starts_again(cluster: MakeCluster) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    trio = cluster(3, is_started=False)
+    for _ in range(5):
+        for member in trio:
+            member.start()
+        # A start takes about half a second, so this ends within one.
+        with contextlib.suppress(TimeoutError):
+            trio[0].wait_exit(chance.uniform(0.1, 0.8))
+        for member in trio:
+            assert member.returncode is None, member.log_tail
+            member.kill()
+    trio.start()
+    assert run_kvctl(trio.endpoints, "put", "k", "v").code == 0
+
+
+def test_a_member_told_to_stop_while_it_waits_for_the_others_exits_in_good_order(
+    cluster: MakeCluster,
+) -> None:
+    trio = cluster(3, is_started=False)
+    lonely = trio[0]
+    for sign in ("starting kvnode", "founds cluster"):
+        lonely.start()
+        wait_until(lambda sign=sign: sign in lonely.log_text, what=f"{lonely.name} says: {sign}")
+        assert lonely.terminate(timeout_s=3.0) == 0
+        lonely.log_path.write_text("")
+    trio.start()
+
+
+def test_members_that_start_one_after_another_form_one_cluster(cluster: MakeCluster) -> None:
+    trio = cluster(3, is_started=False)
+    for member in trio:
+        member.start()
+        member.wait_listening()
+    trio.start()
+    assert len({member.status().header.cluster_id for member in trio}) == 1
+
+
+def test_a_member_without_the_others_says_that_it_waits_and_is_alive_but_not_ready(
+    cluster: MakeCluster,
+) -> None:
+    lonely = cluster(3, is_started=False)[0]
+    lonely.start()
+    lonely.wait_listening()
+    wait_until(lambda: lonely.http_get("/livez")[0] == 200, what="it is alive")
+    assert lonely.http_get("/readyz")[0] != 200
+    assert lonely.http_get("/health")[0] == 503
