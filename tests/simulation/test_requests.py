@@ -2,19 +2,26 @@
 
 from functools import partial
 
+import pytest
 from kvnode.apply.applier import Applier
 from kvnode.apply.commands import CommandKind
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberRecord
 from kvnode.raft.config import RaftConfig
-from kvnode.raft.messages import Heartbeat, InstallSnapshot, ReadIndexRequest, ReadIndexResponse
+from kvnode.raft.messages import (
+    Heartbeat,
+    InstallSnapshot,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    RequestVoteResponse,
+)
 from kvnode.raft.raw_node import RawNode
 from kvnode.raft.types import MemberId, SnapshotMetadata
 from kvnode.server.effects import Apply, Send, Write
-from kvnode.server.errors import LeaderChangedError
+from kvnode.server.errors import LeaderChangedError, NotLeaderError
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
-from kvnode.server.replica import Replica, Requests
+from kvnode.server.replica import Renewal, Replica, Requests
 from kvnode.storage.log_store import LogStore
 from kvnode.storage.memory import MemoryEngine
 
@@ -104,3 +111,26 @@ def test_what_a_leader_decides_by_its_clock_is_proposed_in_its_own_term_only() -
     proposals.add(CommandKind.LEASE_REVOKE_MANY, b"", answers.append, 0.0, only_term=4)
     assert proposals.take(5, 1) == [], "it waited while leadership moved"
     assert [type(answer) for answer in answers] == [LeaderChangedError] * 2
+
+
+def test_a_lease_is_renewed_only_by_who_leads_before_and_after_the_quorum_was_asked() -> None:
+    member = Member()
+    replica = member.replica
+    replica.node.campaign()
+    for is_pre_vote in (True, False):
+        member.work()
+        term = replica.node.term + is_pre_vote
+        replica.step(RequestVoteResponse(LEADER, ME, term, True, is_pre_vote))
+    assert replica.node.is_leader
+    with pytest.raises(NotLeaderError):
+        Renewal(replica, 9, 100.0)  # elected, but the clocks were not started yet
+    member.work()
+    batch = member.engine.batch()
+    replica.applier.lessor.grant(9, 60, batch)
+    replica.applier.lessor.promote(100.0, 0.0)
+    assert Renewal(replica, 9, 101.0).finish(102.0) == 60
+
+    renewal = Renewal(replica, 9, 110.0)
+    replica.step(Heartbeat(LEADER, ME, replica.node.term + 1, 1, b""))
+    with pytest.raises(NotLeaderError):
+        renewal.finish(111.0)  # another member's answer let the read go
