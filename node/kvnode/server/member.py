@@ -435,7 +435,9 @@ class Member:
 
     def _is_over_quota(self, kind: CommandKind, payload: bytes) -> bool:
         quota = self.config.quota_backend_bytes or 0
-        room = quota - self.db_size_bytes
+        # Records count before compression, and at once: the size on disk is a little old, and what
+        # compresses well today may be rewritten by what does not.
+        room = quota - max(self.db_size_bytes, self.applier.store.retained_bytes)
         if room > len(payload) + QUOTA_MARGIN_BYTES:
             return False
         if kind is CommandKind.TXN:
