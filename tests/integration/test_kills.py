@@ -1,6 +1,7 @@
 """Members that die, freeze or are told to stop while clients write."""
 
 import asyncio
+import os
 import random
 import signal
 import time
@@ -125,7 +126,7 @@ async def test_a_leader_told_to_stop_hands_over_and_exits_within_a_moment(
             await writer.more(20)
         term = (await asyncio.to_thread(others[0].status)).raftTerm
         told_s = time.monotonic()
-        leader._live().send_signal(signal.SIGTERM)
+        os.kill(leader.pid, signal.SIGTERM)
         assert await asyncio.to_thread(leader.wait_exit) == 0
         took_s = time.monotonic() - told_s
         for writer in writers:
@@ -177,7 +178,7 @@ async def test_open_watches_and_leases_do_not_hold_up_a_member_that_is_told_to_s
             await client.put("k", "v")
             assert (await anext(watcher)).events[0].kv.value == b"v"
             told_s = time.monotonic()
-            leader._live().send_signal(signal.SIGTERM)
+            os.kill(leader.pid, signal.SIGTERM)
             assert await asyncio.to_thread(leader.wait_exit) == 0
     assert time.monotonic() - told_s < 1.5
 
