@@ -9,6 +9,8 @@ from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberRecord
 from kvnode.raft.config import RaftConfig
 from kvnode.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
     Heartbeat,
     InstallSnapshot,
     ReadIndexRequest,
@@ -16,7 +18,7 @@ from kvnode.raft.messages import (
     RequestVoteResponse,
 )
 from kvnode.raft.raw_node import RawNode
-from kvnode.raft.types import MemberId, SnapshotMetadata
+from kvnode.raft.types import Entry, EntryKind, MemberId, SnapshotMetadata
 from kvnode.server.effects import Apply, Send, Write
 from kvnode.server.errors import LeaderChangedError, NotLeaderError
 from kvnode.server.proposals import Proposals
@@ -134,3 +136,13 @@ def test_a_lease_is_renewed_only_by_who_leads_before_and_after_the_quorum_was_as
     replica.step(Heartbeat(LEADER, ME, replica.node.term + 1, 1, b""))
     with pytest.raises(NotLeaderError):
         renewal.finish(111.0)  # another member's answer let the read go
+
+
+def test_entries_that_a_later_leader_replaced_before_the_disk_had_them_are_not_promised() -> None:
+    member = Member()
+    mine = [Entry(3, index, EntryKind.NORMAL, b"") for index in (2, 3)]
+    member.replica.step(AppendEntries(LEADER, ME, 3, 1, 1, 1, tuple(mine)))
+    theirs = Entry(4, 2, EntryKind.NORMAL, b"")
+    member.replica.step(AppendEntries(LEADER, ME, 4, 1, 1, 1, (theirs,)))
+    promises = [m for m in member.work() if isinstance(m, AppendEntriesResponse)]
+    assert [(m.term, m.index) for m in promises] == [(4, 2)]

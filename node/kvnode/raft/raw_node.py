@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from kvnode.raft import election, leader, membership, reading, replication
 from kvnode.raft.config import RaftConfig
 from kvnode.raft.errors import DropReason, ProposalDroppedError, RaftInvariantError
-from kvnode.raft.messages import Message, Propose, ProposeConfChange, TransferLeader
+from kvnode.raft.messages import AppendEntriesResponse, Message, Propose, ProposeConfChange, TransferLeader
 from kvnode.raft.ready import Persist, Ready, Role, SoftState
 from kvnode.raft.state import RaftState
 from kvnode.raft.status import ProgressView, Status
@@ -213,6 +213,13 @@ class RawNode:
 
     def _take_persist(self) -> Persist | None:
         state = self._state
+        if state.term != self._issued.term:
+            # What was to be promised to a former leader may be gone from the log, and be written never.
+            state.messages_after_persist = [
+                message
+                for message in state.messages_after_persist
+                if message.term == state.term or not isinstance(message, AppendEntriesResponse)
+            ]
         if not self._has_unwritten():
             # All that these messages promise is durable already.
             state.messages += state.messages_after_persist
