@@ -139,6 +139,14 @@ async def test_a_removed_member_exits_and_stays_out_over_restarts(
         await client.cluster.remove_member(gone_id)
 
 
+async def test_a_member_carries_out_its_own_removal_and_answers(trio: ClusterProcesses) -> None:
+    for gone in await asyncio.to_thread(trio.followers):
+        async with Client(gone.client_url, timeout_s=10.0) as client:
+            gone_id = await id_of(gone)
+            await until_healthy(lambda client=client, member=gone_id: client.cluster.remove_member(member))
+        assert await asyncio.to_thread(gone.wait_exit) == REMOVED
+
+
 async def test_a_member_removed_while_it_was_down_exits_when_it_comes_back(
     trio: ClusterProcesses, client: Client
 ) -> None:

@@ -130,7 +130,9 @@ class Reconfiguration:
                         raise
                 else:
                     result: dict[str, object] = json.loads(body)
-                    await member.wait_applied(int(str(result["applied"])), deadline_s)
+                    # The others have no reason to tell a removed member what came after it.
+                    if request.get("id") != member.member_id or method != "member_remove":
+                        await member.wait_applied(int(str(result["applied"])), deadline_s)
                     return result
             if member.now_s() >= deadline_s:
                 raise RequestTimeoutError

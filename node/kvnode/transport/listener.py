@@ -134,7 +134,7 @@ class PeerListener:
         if inbound.hello is None:
             self._introduced(connection, inbound, kind, body)
         elif kind is FrameType.MESSAGE and inbound.hello.purpose is Purpose.RAFT:
-            self._message(connection, inbound.hello, body)
+            self._message(connection, inbound, inbound.hello, body)
         elif kind is FrameType.REQUEST and inbound.hello.purpose is not Purpose.SNAPSHOT:
             self._request(connection, inbound, body)
         elif inbound.hello.purpose is Purpose.SNAPSHOT:
@@ -187,15 +187,20 @@ class PeerListener:
                 f"caller looks for member {hello.to_id:x}, this is {handler.member_id:x}",
             )
 
-    def _message(self, connection: PeerConnection, hello: Hello, body: bytes) -> None:
+    def _message(self, connection: PeerConnection, inbound: _Inbound, hello: Hello, body: bytes) -> None:
         try:
             message = decode_message(body)
         except MessageError as error:
             log.warning("peer %x sent a malformed message: %s", hello.from_id, error)
             connection.abort()
             return
-        if message.from_id != hello.from_id or self._handler.is_removed(hello.from_id):
+        if message.from_id != hello.from_id:
             connection.abort()
+            return
+        if self._handler.is_removed(hello.from_id):
+            # It may have asked for its own removal: that answer is to reach it first.
+            if not inbound.tasks:
+                connection.close()
             return
         self._handler.step(message)
 
