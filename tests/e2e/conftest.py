@@ -123,6 +123,14 @@ def demo(release: Release, environment: Environment, timeline: Timeline) -> Clus
     return cluster
 
 
+@pytest.fixture(scope="module")
+def settled(demo: Cluster) -> Cluster:
+    """The cluster as it was created, whatever an earlier file has left."""
+    demo.scale(3)
+    demo.wait_settled(3, 180)
+    return demo
+
+
 @pytest.fixture(scope="session")
 def tools(release: Release, environment: Environment) -> None:
     """A pod with etcdctl."""

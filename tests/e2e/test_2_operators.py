@@ -1,9 +1,12 @@
 """Two operators: one acts, none disturbs what runs, and nothing is written while nothing changes."""
 
+import pytest
 from kvtest.e2e.cluster import Cluster
 from kvtest.e2e.kubernetes import eventually
 from kvtest.e2e.release import Release
 from kvtest.e2e.timeline import Timeline
+
+pytestmark = pytest.mark.usefixtures("settled")
 
 CHILDREN = "kvcluster,statefulset,pod,pvc,service,poddisruptionbudget,serviceaccount,configmap"
 QUIET_S = 40
@@ -16,7 +19,6 @@ def test_one_of_two_operators_holds_the_lease(release: Release):
 
 
 def test_nothing_is_written_while_nothing_changes(demo: Cluster, timeline: Timeline):
-    demo.wait_settled(3, 120)
     with timeline.step(f"{QUIET_S} s without a single write"):
         before = _versions(demo)
         _watch_for_writes(demo, QUIET_S)
@@ -24,7 +26,6 @@ def test_nothing_is_written_while_nothing_changes(demo: Cluster, timeline: Timel
 
 
 def test_the_other_operator_takes_over_from_a_killed_one(demo: Cluster, release: Release, timeline: Timeline):
-    demo.wait_settled(3, 120)
     before, holder = _versions(demo), release.holder()
     with timeline.step("acting operator killed, the other acts"):
         release.kill_operators(holder)
@@ -34,7 +35,6 @@ def test_the_other_operator_takes_over_from_a_killed_one(demo: Cluster, release:
 
 
 def test_restarted_operators_disturb_nothing_that_runs(demo: Cluster, release: Release, timeline: Timeline):
-    demo.wait_settled(3, 120)
     before, names = _versions(demo), release.operators()
     with timeline.step("both operators restarted, one acts"):
         release.restart()

@@ -5,6 +5,8 @@ from kvtest.e2e.cluster import Cluster
 from kvtest.e2e.kubernetes import CommandFailedError, JsonObject, eventually
 from kvtest.e2e.snapshots import finished_status, request_snapshot
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 
 @pytest.fixture
 def untouched(demo: Cluster):

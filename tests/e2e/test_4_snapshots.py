@@ -7,6 +7,8 @@ from kvtest.e2e.snapshots import finished_status, request_snapshot
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 CLAIM = "backups"
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from kvtest.e2e.kubernetes import JsonObject, Kubernetes, condition, eventually
 
@@ -81,9 +82,15 @@ class Cluster:
         )
 
     def member_ids(self) -> dict[str, str]:
-        """Return the ID of each member by its name, as the cluster itself lists them."""
+        """Return the ID of each member by its pod's name, as the cluster itself lists them.
+
+        The name is taken from the peer URL: a member that has not started yet has no other.
+        """
         listed = json.loads(self.etcdctl("member", "list", "-w", "json"))
-        return {member["name"]: f"{member['ID']:x}" for member in listed["members"]}
+        return {
+            urlsplit(member["peerURLs"][0]).netloc.partition(".")[0]: f"{member['ID']:x}"
+            for member in listed["members"]
+        }
 
     def cluster_id(self) -> str:
         listed = json.loads(self.etcdctl("member", "list", "-w", "json"))
