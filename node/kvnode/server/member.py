@@ -204,8 +204,7 @@ class Member:
         voters = self.node.conf_state.voters
         if voters == (self.member_id,):
             # Alone there is nobody to wait for.
-            self.node.campaign()
-            self.driver.wake()
+            self.campaign()
         self._upkeep.start()
         self._mismatch = self._loop.create_task(self._look_for_mismatch(), name="mismatch")
 
@@ -753,6 +752,11 @@ class Member:
     def step(self, message: Message) -> None:
         """Take one message from a peer."""
         self.driver.step(message)
+
+    def campaign(self) -> None:
+        """Ask for votes now instead of at the next election timeout."""
+        self.guarded(self.node.campaign)
+        self.driver.wake()
 
     def wake(self) -> None:
         """Take a turn: something was proposed directly."""

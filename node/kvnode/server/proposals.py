@@ -85,9 +85,7 @@ class Proposals:
         self._counter += 1
         return self._session | (self._counter & 0xFFFFFFFF)
 
-    def add(
-        self, kind: CommandKind, payload: bytes, done: Done, now_s: float, *, only_term: int = 0
-    ) -> None:
+    def add(self, kind: CommandKind, payload: bytes, done: Done, now_s: float, *, only_term: int = 0) -> None:
         """Queue one write; ``done`` is called at once if it can't be taken.
 
         With ``only_term`` it fails rather than being proposed in another term: for what a leader

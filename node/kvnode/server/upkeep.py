@@ -39,6 +39,10 @@ AUTO_COMPACTION_S = 300.0
 
 PUBLISH_RETRY_S = 0.5
 
+#: Half heartbeats without a sign of a leader before the first election: a leader sends twice as
+#: many heartbeats meanwhile as it needs to be noticed.
+QUIET_HEARTBEATS = 4
+
 log = logging.getLogger(__name__)
 
 
@@ -58,6 +62,7 @@ class Upkeep:
         """Begin."""
         loop = asyncio.get_running_loop()
         self._tasks = [
+            loop.create_task(self._first_election(), name="first election"),
             loop.create_task(self._publish(), name="publish"),
             loop.create_task(self._expire_leases(), name="leases"),
             loop.create_task(self._auto_compact(), name="auto-compaction"),
@@ -69,6 +74,30 @@ class Upkeep:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Beginning.
+
+    async def _first_election(self) -> None:
+        """Spare members that start together the wait for an election timeout.
+
+        Once a quorum is connected and a leader, if there were one, would have shown itself, the
+        member with the lowest ID among those connected asks for votes.  With pre-vote that harms
+        nobody, should there be a leader after all.
+        """
+        member = self._member
+        heartbeat_s = member.config.heartbeat_interval_ms / 1000.0
+        if not member.config.pre_vote:
+            return
+        quiet = 0
+        while not member.leader_id and quiet < QUIET_HEARTBEATS:
+            await asyncio.sleep(heartbeat_s / 2)
+            voters = member.node.conf_state.voters
+            others = [v for v in voters if v != member.member_id and member.transport.connected(v)]
+            is_first = member.member_id in voters and all(member.member_id < other for other in others)
+            has_quorum = len(others) + 1 > len(voters) // 2
+            quiet = quiet + 1 if is_first and has_quorum else 0
+        if not member.leader_id:
+            member.campaign()
 
     # Leases.
 
