@@ -226,6 +226,20 @@ class MemberProcess:
             )
             return response
 
+    def known_client_urls(self) -> set[str]:
+        """The client URLs in this member's own view of the membership; empty when it doesn't answer."""
+        try:
+            with self._channel() as channel:
+                call = channel.unary_unary(
+                    "/etcdserverpb.Cluster/MemberList",
+                    request_serializer=rpc_pb2.MemberListRequest.SerializeToString,
+                    response_deserializer=rpc_pb2.MemberListResponse.FromString,
+                )
+                response = call(rpc_pb2.MemberListRequest(linearizable=False), timeout=1.0)
+        except grpc.RpcError:
+            return set()
+        return {url for member in response.members for url in member.clientURLs}
+
     @property
     def log_text(self) -> str:
         """Everything it wrote to stdout and stderr, over all its runs."""
@@ -324,6 +338,14 @@ class ClusterProcesses:
                 member.start()
         for member in self.members:
             member.wait_serving(timeout_s)
+        # A member serves a moment before all others know its client URL; no test is about that moment.
+        everyone = {member.client_url for member in self.members}
+        with contextlib.suppress(TimeoutError):
+            wait_until(
+                lambda: all(everyone <= member.known_client_urls() for member in self.members),
+                what="every member knows every client URL",
+                timeout_s=3.0,
+            )
 
     def stop(self) -> None:
         """Kill whatever runs, frozen members too."""
