@@ -64,9 +64,7 @@ class _Assembler:
         try:
             return NodeConfig(
                 name=name,
-                data_dir=Path(
-                    self._text("data-dir") if "data-dir" in self._line.sources else f"{name}.kvnode"
-                ),
+                data_dir=self._data_dir(name),
                 listen_peer_urls=self._listen_urls("listen-peer-urls"),
                 listen_client_urls=self._listen_urls("listen-client-urls"),
                 listen_client_http_urls=self._listen_urls("listen-client-http-urls"),

@@ -10,9 +10,22 @@ import zlib
 from collections.abc import Iterator
 from enum import IntEnum
 
-__all__ = ["FRAME_LIMIT_BYTES", "FrameError", "FrameReader", "FrameType", "frame"]
+__all__ = [
+    "ANSWER_HEAD",
+    "CALL_HEAD",
+    "FRAME_LIMIT_BYTES",
+    "FrameError",
+    "FrameReader",
+    "FrameType",
+    "frame",
+    "request_frame",
+]
 
 _HEAD = struct.Struct(">II")
+#: Before the body of a REQUEST: call ID, length of the method's name; the name follows.
+CALL_HEAD = struct.Struct(">QH")
+#: Before the body of a RESPONSE: call ID, status code.
+ANSWER_HEAD = struct.Struct(">QB")
 
 #: A frame above this is a broken or hostile peer: the largest honest one is an AppendEntries
 #: with one entry of the largest request batch.
@@ -42,6 +55,12 @@ def frame(kind: FrameType, body: bytes) -> bytes:
     """Return one encoded frame."""
     payload = bytes((kind,)) + body
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def request_frame(call_id: int, method: str, payload: bytes) -> bytes:
+    """Return the frame that asks a peer for ``method``."""
+    name = method.encode()
+    return frame(FrameType.REQUEST, CALL_HEAD.pack(call_id, len(name)) + name + payload)
 
 
 class FrameReader:

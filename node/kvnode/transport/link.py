@@ -3,18 +3,15 @@
 import asyncio
 import logging
 import ssl
-import struct
 from collections.abc import Callable, Sequence
 
 from kvnode.status import KvError, StatusCode
 from kvnode.transport.connection import PeerConnection, dial
-from kvnode.transport.frames import FrameType, frame
+from kvnode.transport.frames import ANSWER_HEAD, FrameType, frame, request_frame
 from kvnode.transport.handshake import Hello, RefusedError
 
 __all__ = ["CallError", "PeerLink", "PeerUnreachableError", "introduce"]
 
-_CALL = struct.Struct(">QH")
-_ANSWER = struct.Struct(">QB")
 
 #: First and longest pause between attempts to connect.  Peers are few and near, and each
 #: attempt is one packet, so a member that comes back is reached at once.
@@ -127,11 +124,11 @@ class PeerLink:
             PeerUnreachableError: No answer in time.
         """
         self._next_call += 1
-        call_id, name = self._next_call, method.encode()
+        call_id = self._next_call
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = answer
         try:
-            if not self.send(frame(FrameType.REQUEST, _CALL.pack(call_id, len(name)) + name + payload)):
+            if not self.send(request_frame(call_id, method, payload)):
                 raise PeerUnreachableError
             async with asyncio.timeout(timeout_s):
                 return await answer
@@ -182,14 +179,14 @@ class PeerLink:
                 answer.set_exception(PeerUnreachableError())
 
     def _frame(self, connection: PeerConnection, kind: FrameType, body: bytes) -> None:
-        if kind is not FrameType.RESPONSE or len(body) < _ANSWER.size:
+        if kind is not FrameType.RESPONSE or len(body) < ANSWER_HEAD.size:
             connection.abort()
             return
-        call_id, code = _ANSWER.unpack_from(body)
+        call_id, code = ANSWER_HEAD.unpack_from(body)
         answer = self._calls.get(call_id)
         if answer is None or answer.done():
             return
-        rest = body[_ANSWER.size :]
+        rest = body[ANSWER_HEAD.size :]
         if code == StatusCode.OK:
             answer.set_result(rest)
         else:

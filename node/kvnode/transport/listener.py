@@ -4,7 +4,6 @@ import asyncio
 import logging
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,14 +14,12 @@ from kvnode.server.ports import PeerHandler
 from kvnode.status import KvError, StatusCode
 from kvnode.transport.codec import MessageError, decode_message
 from kvnode.transport.connection import PeerConnection
-from kvnode.transport.frames import FrameType, frame
+from kvnode.transport.frames import ANSWER_HEAD, CALL_HEAD, FrameType, frame
 from kvnode.transport.handshake import Hello, HelloError, Purpose, RefusedError, RefusedReason
 from kvnode.transport.tls import peer_allowed, server_context
 
 __all__ = ["PeerListener", "bind_peer_urls"]
 
-_CALL = struct.Struct(">QH")
-_ANSWER = struct.Struct(">QB")
 
 #: A connection that has not introduced itself by then is closed.
 HELLO_TIMEOUT_S = 5.0
@@ -205,12 +202,12 @@ class PeerListener:
         self._handler.step(message)
 
     def _request(self, connection: PeerConnection, inbound: _Inbound, body: bytes) -> None:
-        if len(body) < _CALL.size:
+        if len(body) < CALL_HEAD.size:
             connection.abort()
             return
-        call_id, name_length = _CALL.unpack_from(body)
-        name = body[_CALL.size : _CALL.size + name_length].decode(errors="replace")
-        payload = body[_CALL.size + name_length :]
+        call_id, name_length = CALL_HEAD.unpack_from(body)
+        name = body[CALL_HEAD.size : CALL_HEAD.size + name_length].decode(errors="replace")
+        payload = body[CALL_HEAD.size + name_length :]
         self._spawn(inbound, self._answer(connection, inbound, call_id, name, payload))
 
     def _spawn(self, inbound: _Inbound, work: Coroutine[Any, Any, None]) -> None:
@@ -235,7 +232,7 @@ class PeerListener:
         except Exception:
             log.exception("call %s of peer %x failed", name, inbound.hello.from_id)
             code, result = StatusCode.INTERNAL, b"internal error"
-        connection.write(frame(FrameType.RESPONSE, _ANSWER.pack(call_id, code) + result))
+        connection.write(frame(FrameType.RESPONSE, ANSWER_HEAD.pack(call_id, code) + result))
 
     def _snapshot_frame(
         self, connection: PeerConnection, inbound: _Inbound, kind: FrameType, body: bytes

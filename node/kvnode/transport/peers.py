@@ -5,7 +5,6 @@ import json
 import logging
 import socket
 import ssl
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from kvnode.server.ports import PeerHandler
 from kvnode.status import StatusCode
 from kvnode.transport.codec import encode_message
 from kvnode.transport.connection import PeerConnection
-from kvnode.transport.frames import FrameType, frame
+from kvnode.transport.frames import ANSWER_HEAD, FrameType, frame, request_frame
 from kvnode.transport.handshake import Hello, Purpose, RefusedError, RefusedReason
 from kvnode.transport.link import PeerLink, PeerUnreachableError, introduce
 from kvnode.transport.listener import PeerListener, bind_peer_urls
@@ -26,8 +25,6 @@ __all__ = ["Peers", "TcpNetwork", "ask_cluster"]
 #: How long a receiver may take to make a whole streamed snapshot durable once all is sent.
 SNAPSHOT_DONE_TIMEOUT_S = 60.0
 
-_CALL = struct.Struct(">QH")
-_ANSWER = struct.Struct(">QB")
 
 log = logging.getLogger(__name__)
 
@@ -214,15 +211,14 @@ async def ask_cluster(url: str, tls: TlsConfig | None, timeout_s: float) -> dict
     context = client_context(tls) if tls is not None else None
     connection = await introduce(url, hello, context, frames, lost, timeout_s)
     try:
-        name = b"cluster"
-        connection.write(frame(FrameType.REQUEST, _CALL.pack(1, len(name)) + name))
+        connection.write(request_frame(1, "cluster", b""))
         async with asyncio.timeout(timeout_s):
             body = await answered
     finally:
         connection.close()
         answered.cancel()
-    code = _ANSWER.unpack_from(body)[1]
+    code = ANSWER_HEAD.unpack_from(body)[1]
     if code != StatusCode.OK:
-        raise ConnectionError(body[_ANSWER.size :].decode(errors="replace"))
-    fields: dict[str, Any] = json.loads(body[_ANSWER.size :])
+        raise ConnectionError(body[ANSWER_HEAD.size :].decode(errors="replace"))
+    fields: dict[str, Any] = json.loads(body[ANSWER_HEAD.size :])
     return fields
