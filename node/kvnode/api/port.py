@@ -51,6 +51,11 @@ class Call(Protocol):
         ...
 
     @property
+    def common_name(self) -> str | None:
+        """Subject common name of the caller's certificate, if the transport has verified one."""
+        ...
+
+    @property
     def deadline_s(self) -> float | None:
         """Seconds that the client still waits, or None for as long as it takes."""
         ...

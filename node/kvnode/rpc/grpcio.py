@@ -175,6 +175,12 @@ class _Call:
         return self._context.peer()
 
     @property
+    def common_name(self) -> str | None:
+        # gRPC's core has it only of a certificate that it verified.
+        names = self._context.auth_context().get("x509_common_name")
+        return names[0].decode(errors="replace") if names else None
+
+    @property
     def deadline_s(self) -> float | None:
         remaining: float | None = self._context.time_remaining()
         return remaining
