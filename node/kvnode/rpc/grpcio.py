@@ -177,7 +177,7 @@ class _Call:
     @property
     def common_name(self) -> str | None:
         # gRPC's core has it only of a certificate that it verified.
-        names = self._context.auth_context().get("x509_common_name")
+        names = list(self._context.auth_context().get("x509_common_name", ()))
         return names[0].decode(errors="replace") if names else None
 
     @property
