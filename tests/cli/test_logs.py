@@ -31,7 +31,7 @@ def test_a_json_line_has_etcds_fields_and_every_extra() -> None:
     logger.warning("slow %s", "disk", extra={"took_s": 1.5, "urls": ("a",), "key": b"\xff"})
     line = json.loads(stream.getvalue())
     assert line.pop("ts")[-1] == "Z"
-    assert line.pop("caller").startswith("test_logs.py:")
+    assert line.pop("caller").startswith("cli/test_logs.py:")
     assert line == {
         "level": "warn",
         "logger": "kvnode.test",

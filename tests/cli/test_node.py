@@ -34,6 +34,12 @@ class StartedMember(LocalMember):
         self.failure_of_member: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.stops = 0
 
+    async def ready(self) -> None:
+        pass
+
+    async def hand_over(self) -> None:
+        pass
+
     async def failed(self) -> BaseException:
         return await asyncio.shield(self.failure_of_member)
 

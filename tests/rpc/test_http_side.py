@@ -121,7 +121,7 @@ async def test_readyz_lists_its_checks_when_asked(site: Site) -> None:
     assert (await site.get("/readyz"))[0::2] == (200, "ok\n")
     assert (await site.get("/readyz?verbose")).body == (
         "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n"
-        "[+]not_stopping ok\nok\n"
+        "[+]published ok\n[+]not_stopping ok\nok\n"
     )
 
 

@@ -57,6 +57,11 @@ class MemberPort(Protocol):
     def is_learner(self) -> bool: ...
 
     @property
+    def is_published(self) -> bool:
+        """Whether it has joined: the cluster knows its name and client URLs."""
+        ...
+
+    @property
     def applier(self) -> Applier: ...
 
     @property

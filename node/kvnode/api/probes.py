@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple
 
+from kvnode.api.errors import NoLeaderError
 from kvnode.api.gate import Gate
 from kvnode.apply.reads import execute_range
 from kvnode.pb.rpc_pb2 import AlarmType, RangeRequest
@@ -49,7 +50,9 @@ class Probes:
             "serializable_read": self._serializable_read,
             "linearizable_read": self._linearizable_read,
             "non_learner": self._non_learner,
-            # Not one of etcd's: takes a stopping member out of Services before it is gone.
+            # Not among etcd's: the cluster must know where this member is to be found, and a stopping
+            # member is to be taken out of Services before it is gone.
+            "published": self._published,
             "not_stopping": self._not_stopping,
         }
         self.health_successes = 0
@@ -84,6 +87,8 @@ class Probes:
                 return HealthAnswer(False, f"ALARM {name}")
         if not serializable and self._member.leader_id == 0:
             return HealthAnswer(False, "RAFT NO LEADER")
+        if not serializable and not self._member.is_published:
+            return HealthAnswer(False, "NOT PUBLISHED")
         failure = await self._failure_of(self._serializable_read if serializable else self._linearizable_read)
         return HealthAnswer(False, f"RANGE ERROR:{failure}") if failure else HealthAnswer(True, "")
 
@@ -105,11 +110,35 @@ class Probes:
         execute_range(self._member.applier.store, RangeRequest(key=b"\0", limit=1, keys_only=True))
 
     async def _linearizable_read(self) -> None:
-        await self._member.confirm_linearizable()
+        """Read, but give up as soon as there is no leader: who probes wants to know that now."""
+        member = self._member
+        lost = asyncio.Event()
+
+        def look() -> None:
+            if member.leader_id == 0:
+                lost.set()
+
+        unsubscribe = member.on_leader_change(look)
+        look()
+        reading = asyncio.ensure_future(member.confirm_linearizable())
+        losing = asyncio.ensure_future(lost.wait())
+        try:
+            await asyncio.wait((reading, losing), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise NoLeaderError
+            reading.result()
+        finally:
+            unsubscribe()
+            losing.cancel()
+            reading.cancel()
 
     async def _data_corruption(self) -> None:
         if self._member.applier.alarms.is_corrupt:
             raise _FailedCheckError("alarm activated: CORRUPT")
+
+    async def _published(self) -> None:
+        if not self._member.is_published:
+            raise _FailedCheckError("the cluster does not know this member's name and client URLs yet")
 
     async def _non_learner(self) -> None:
         if self._member.is_learner:

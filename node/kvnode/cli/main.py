@@ -58,12 +58,13 @@ def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
 
     import uvloop
 
+    from kvnode.cli.deadline import ExitDeadline
     from kvnode.cli.failures import explain
     from kvnode.cli.node import run_node
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_node(config))
+            runner.run(run_node(config, ExitDeadline().begin))
     except Exception as error:
         failure = explain(error)
         if failure.is_unexpected:

@@ -13,6 +13,14 @@ __all__ = ["RunningMember", "start_member"]
 class RunningMember(MemberPort, Protocol):
     """A member and the ends of its life."""
 
+    async def ready(self) -> None:
+        """Wait until it has joined, knows a leader, and is known by its name and client URLs."""
+        ...
+
+    async def hand_over(self) -> None:
+        """Let another voter lead, if this member does; returns soon, even if nobody takes over."""
+        ...
+
     async def failed(self) -> BaseException:
         """Wait until the member can't go on by itself; returns why."""
         ...

@@ -12,6 +12,7 @@ from typing import Any
 
 from kvnode.api.server import Services
 from kvnode.cli.failures import ListenFlagError
+from kvnode.cli.init_system import notify_ready
 from kvnode.cli.member import RunningMember, start_member
 from kvnode.rpc.grpcio import GrpcServer
 from kvnode.rpc.http import HttpServer
@@ -24,18 +25,22 @@ __all__ = ["run_node"]
 
 logger = logging.getLogger("kvnode")
 
-#: How long calls that were accepted may take to end once the member is told to stop.
-STOP_GRACE_S = 3.0
+#: How long calls that were accepted may take to end once the member is told to stop, while leadership
+#: is handed over.
+STOP_GRACE_S = 0.6
 
 
-async def run_node(config: NodeConfig) -> None:
+async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None) -> None:
     """Run a member until a signal; returns when it has stopped in good order.
 
+    Args:
+        config: What the member is told.
+        on_stop: Called at the first signal.
     Raises:
         Exception: It could not start, or could not go on; see ``failures.explain``.
     """
     stop = asyncio.Event()
-    _stop_on_signals(stop)
+    _stop_on_signals(stop, on_stop)
     http, grpc = HttpServer(config.client_tls), GrpcServer(config)
     try:
         # Before the data are touched: a port in use is the commonest mistake, and a harmless one so far.
@@ -76,7 +81,7 @@ async def _serve(member: RunningMember, http: HttpServer, grpc: GrpcServer, stop
     services = Services(member)
     http.member_started(services.probes, _metrics_renderer(member, grpc.stats, services))
     await grpc.start(services.methods)
-    _log_when_ready(member)
+    ready = asyncio.ensure_future(_say_when_ready(member))
     failure = asyncio.ensure_future(member.failed())
     stopped = asyncio.ensure_future(stop.wait())
     try:
@@ -85,8 +90,10 @@ async def _serve(member: RunningMember, http: HttpServer, grpc: GrpcServer, stop
         if failure.done():
             raise failure.result()
         logger.info("stopping: finishing what was accepted")
-        await grpc.stop(STOP_GRACE_S)
+        # Clients are sent away while another member takes over: for either the time is short.
+        await asyncio.gather(member.hand_over(), grpc.stop(STOP_GRACE_S))
     finally:
+        ready.cancel()
         failure.cancel()
         stopped.cancel()
 
@@ -124,27 +131,23 @@ def _metrics_renderer(member: RunningMember, stats: RpcStats, services: Services
     return render
 
 
-def _log_when_ready(member: RunningMember) -> None:
-    """Say once that a leader is known, and so that requests can succeed."""
-
-    def look() -> None:
-        if member.leader_id:
-            unsubscribe()
-            logger.info(
-                "ready to serve client requests",
-                extra={
-                    "member_id": f"{member.member_id:x}",
-                    "cluster_id": f"{member.cluster_id:x}",
-                    "leader_id": f"{member.leader_id:x}",
-                    "listen_client_urls": [str(url) for url in member.config.listen_client_urls],
-                },
-            )
-
-    unsubscribe = member.on_leader_change(look)
-    look()
+async def _say_when_ready(member: RunningMember) -> None:
+    """Say once that requests can succeed, in the words that scripts made for etcd wait for."""
+    await member.ready()
+    logger.info(
+        "ready to serve client requests",
+        extra={
+            "local-member-id": f"{member.member_id:x}",
+            "cluster-id": f"{member.cluster_id:x}",
+            "leader-id": f"{member.leader_id:x}",
+            "advertise-client-urls": list(member.config.advertise_client_urls),
+            "listen-client-urls": [str(url) for url in member.config.listen_client_urls],
+        },
+    )
+    notify_ready()
 
 
-def _stop_on_signals(stop: asyncio.Event) -> None:
+def _stop_on_signals(stop: asyncio.Event, on_stop: Callable[[], None] | None) -> None:
     """The first signal stops in good order, the second at once."""
 
     def received(number: signal.Signals) -> None:
@@ -152,6 +155,8 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
             logger.warning("second signal: stopping at once", extra={"signal": number.name})
             os._exit(ExitCode.OTHER)
         logger.info("signal received", extra={"signal": number.name})
+        if on_stop is not None:
+            on_stop()
         stop.set()
 
     loop = asyncio.get_running_loop()

@@ -51,6 +51,11 @@ def _timestamp(record: logging.LogRecord) -> str:
     return f"{whole}.{int(record.created % 1 * 1_000_000):06d}Z"
 
 
+def _caller(record: logging.LogRecord) -> str:
+    """File and line, with the folder that it lies in."""
+    return f"{'/'.join(record.pathname.split('/')[-2:])}:{record.lineno}"
+
+
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
@@ -61,7 +66,7 @@ class _JsonFormatter(logging.Formatter):
             "level": _NAMES.get(record.levelno, record.levelname.lower()),
             "ts": _timestamp(record),
             "logger": record.name,
-            "caller": f"{record.module}.py:{record.lineno}",
+            "caller": _caller(record),
             "msg": record.getMessage(),
         }
         line.update(_fields(record))

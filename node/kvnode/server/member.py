@@ -96,6 +96,8 @@ class Member:
         self.cluster_id = identity.cluster_id
         self.stats = MemberStats()
         self.is_stopping = False
+        self._published = asyncio.Event()
+        self._has_handed_over = False
         self._data = data
         self._opened = opened
         self._generation = opened.log.state_generation
@@ -215,6 +217,19 @@ class Member:
         if error is not None:
             self.fail(error)
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the cluster has known this member's name and client URLs, since this start."""
+        return self._published.is_set()
+
+    def published(self) -> None:
+        """The membership holds this member's name and client URLs, and a leader is known."""
+        self._published.set()
+
+    async def ready(self) -> None:
+        """Wait until this member has joined, knows a leader, and is known by name and client URLs."""
+        await self._published.wait()
+
     async def failed(self) -> BaseException:
         """Wait until this member can't go on by itself; returns why."""
         return await asyncio.shield(self._failure)
@@ -235,6 +250,12 @@ class Member:
             self.fail(error)
             return None
 
+    async def hand_over(self) -> None:
+        """Let another voter lead, if this member does; tried once, and not for long."""
+        if not self._has_handed_over and not self._failure.done():
+            self._has_handed_over = True
+            await self._hand_over()
+
     async def stop(self) -> None:
         """Hand leadership over, finish what was accepted, close everything.  Idempotent."""
         if self._stopped is None:
@@ -244,7 +265,7 @@ class Member:
     async def _stop(self) -> None:
         self.is_stopping = True
         if not self._failure.done():
-            await self._hand_over()
+            await self.hand_over()
             self.proposals.stop()
             await self._until(lambda: not len(self.proposals), DRAIN_S)
         if self._mismatch is not None:
@@ -668,6 +689,7 @@ class Member:
             raise RuntimeError("a leader installed a snapshot")
         self._close_retired()
         self._update_peers()
+        self._upkeep.membership_changed()
         self._wake_appliers()
         self._upkeep.compact()
         self._size_s = -SIZE_AGE_S
@@ -709,6 +731,7 @@ class Member:
             hub.notify(revision, changes)
         if batch.membership_changed:
             self._update_peers()
+            self._upkeep.membership_changed()
         if batch.is_removed:
             log.warning("this member was removed from the cluster")
             self._loop.call_later(REMOVED_LINGER_S, self.removed)

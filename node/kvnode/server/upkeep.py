@@ -5,6 +5,7 @@ membership: each piece is short, so no request waits long for any of them.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ class Upkeep:
         #: (index, bytes applied up to it since the start), one for about each MiB.
         self._marks: deque[tuple[Index, int]] = deque()
         self._log_bytes = 0
+        self._membership_news = asyncio.Event()
 
     def start(self) -> None:
         """Begin."""
@@ -214,14 +216,21 @@ class Upkeep:
 
     # Telling the cluster who this is.
 
+    def membership_changed(self) -> None:
+        """The membership may hold this member now, or what it says of itself."""
+        self._membership_news.set()
+
     async def _publish(self) -> None:
         """Put this member's name and client URLs into the membership, once it is part of it."""
         member = self._member
         config = member.config
+        unsubscribe = member.on_leader_change(self._membership_news.set)
         while True:
             record = member.applier.membership.get(member.member_id)
             if record is not None and member.leader_id:
                 if record.name == config.name and record.client_urls == config.advertise_client_urls:
+                    unsubscribe()
+                    member.published()
                     return
                 attributes = MemberAttributes(
                     MemberId(member.member_id), name=config.name, client_urls=config.advertise_client_urls
@@ -231,7 +240,10 @@ class Upkeep:
                     continue
                 except KvError as error:
                     log.warning("could not publish this member's name yet: %s", error)
-            await asyncio.sleep(PUBLISH_RETRY_S if record is None else 0.05)
+            self._membership_news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PUBLISH_RETRY_S):
+                    await self._membership_news.wait()
 
 
 def _ignore(result: object) -> None:

@@ -63,6 +63,7 @@ class LocalMember:
         self.leader_id = MEMBER_ID
         self.term = 2
         self.is_learner = False
+        self.is_published = True
         self.stats = MemberStats()
         self.db_size_bytes = 4096
         self.db_size_in_use_bytes = 1024
