@@ -120,6 +120,38 @@ async def test_a_call_that_the_client_gives_up_is_cancelled_and_may_still_be_ans
         await until(lambda: server.stats.methods[UNARY].handled[StatusCode.CANCELLED] == 1)
 
 
+@pytest.mark.parametrize("gives_up_by", ["cancelling", "deadline"])
+async def test_a_handler_is_told_once_that_its_call_was_cancelled(gives_up_by: str) -> None:
+    told: list[str] = []
+    calls: list[UnaryCall] = []
+
+    def handler(request: bytes, call: UnaryCall) -> None:
+        call.on_cancel(lambda: told.append("replaced"))
+        call.on_cancel(lambda: told.append("cancelled"))
+        calls.append(call)
+
+    async with serving(unary=handler) as (server, client):
+        pending = client.method(UNARY)(b"", timeout=0.2 if gives_up_by == "deadline" else None)
+        await until(lambda: len(calls) == 1)
+        if gives_up_by == "cancelling":
+            pending.cancel()
+        await until(lambda: server.stats.methods[UNARY].handled[StatusCode.CANCELLED] == 1)
+        calls[0].on_cancel(lambda: told.append("asked late"))
+    assert told == ["cancelled", "asked late"]
+
+
+async def test_an_answered_call_is_not_cancelled() -> None:
+    told: list[str] = []
+
+    def handler(request: bytes, call: UnaryCall) -> None:
+        call.on_cancel(lambda: told.append("cancelled"))
+        call.reply(b"")
+
+    async with serving(unary=handler) as (_, client):
+        await client.method(UNARY)(b"")
+    assert told == []
+
+
 async def test_a_slow_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     def handler(request: bytes, call: UnaryCall) -> None:
         asyncio.get_running_loop().call_later(0.02, call.reply, b"")

@@ -2,7 +2,9 @@
 
 A transport (``kvnode.rpc``) implements the calls; the services implement the methods.  Unary
 handlers are plain functions that answer by calling back, now or later, so that a hot request costs
-no task and no future of ours.  All of it happens in the event loop's thread.
+no task and no future of ours.  A handler that waits long asks to be told when the call is cancelled
+(``UnaryCall.on_cancel``); a stream's handler is cancelled itself.  All of it happens in the event loop's
+thread.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -72,6 +74,16 @@ class UnaryCall(Call, Protocol):
     def reply(self, payload: bytes) -> None: ...
 
     def fail(self, code: StatusCode, message: str) -> None: ...
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` as soon as nobody waits for the answer any more.
+
+        That is when the client has cancelled, hung up, or let its deadline pass, and it happens at most
+        once, in the event loop's thread.  It never happens once the call is answered; if the call is
+        cancelled already, it happens at once.  One callback to a call: a later one replaces it.
+        Afterwards ``reply`` and ``fail`` are neither needed nor heard.
+        """
+        ...
 
 
 class StreamCall(Call, Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -187,7 +187,7 @@ class _Call:
 
 
 class _UnaryCall(_Call):
-    __slots__ = ("answer", "code", "message", "waiter")
+    __slots__ = ("_cancel_callback", "answer", "code", "message", "waiter")
 
     def __init__(self, context: aio.ServicerContext[bytes, bytes]) -> None:
         super().__init__(context)
@@ -195,6 +195,7 @@ class _UnaryCall(_Call):
         self.code: StatusCode | None = None
         self.message = ""
         self.waiter: asyncio.Future[None] | None = None
+        self._cancel_callback: Callable[[], None] | None = None
 
     def reply(self, payload: bytes) -> None:
         self.answer = payload
@@ -206,6 +207,18 @@ class _UnaryCall(_Call):
         self.message = message
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        if self.is_cancelled:
+            callback()
+        else:
+            self._cancel_callback = callback
+
+    def cancelled(self) -> None:
+        """gRPC's core says that nobody waits any more."""
+        self.is_cancelled = True
+        if self._cancel_callback is not None and self.answer is None and self.code is None:
+            self._cancel_callback()
 
 
 class _UnaryBehavior:
@@ -236,7 +249,7 @@ class _UnaryBehavior:
                 return answer
             code = call.code or StatusCode.UNKNOWN
         except asyncio.CancelledError:
-            call.is_cancelled = True
+            call.cancelled()
             raise
         except Exception as error:
             code = StatusCode.UNKNOWN
