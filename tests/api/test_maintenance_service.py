@@ -1,6 +1,7 @@
 """Maintenance as clients see it."""
 
 import hashlib
+from typing import cast
 
 import grpc
 import pytest
@@ -157,15 +158,60 @@ async def test_a_health_watch_tells_the_status_and_stays_open(served: ServedMemb
 
 async def test_what_is_not_built_is_unimplemented(served: ServedMember) -> None:
     unimplemented = grpc.StatusCode.UNIMPLEMENTED
-    assert await served.client.refused("Maintenance/Hash", b"") == (
-        unimplemented,
-        "unknown method Hash for service etcdserverpb.Maintenance",
-    )
-    assert await served.client.refused("KV/RangeStream", b"") == (
-        unimplemented,
-        "unknown method RangeStream for service etcdserverpb.KV",
-    )
     assert await served.client.refused("Auth/AuthEnable", b"") == (
         unimplemented,
         "unknown service etcdserverpb.Auth",
     )
+
+
+async def downgrade(served: ServedMember, action: int, version: str = "") -> pb.DowngradeResponse:
+    request = pb.DowngradeRequest(
+        action=pb.DowngradeRequest.DowngradeAction.ValueType(action), version=version
+    )
+    return cast(pb.DowngradeResponse, await served.client.kv("Maintenance/Downgrade", request))
+
+
+async def test_a_downgrade_is_validated_begun_shown_and_cancelled(served: ServedMember) -> None:
+    request = pb.DowngradeRequest
+    assert (await downgrade(served, request.VALIDATE, "3.5")).version == "3.6.0"
+    assert (await downgrade(served, request.VALIDATE, "3.5.14")).version == "3.6.0"
+    assert (await downgrade(served, request.ENABLE, "3.5.0")).version == "3.6.0"
+    status = await served.client.kv("Maintenance/Status", pb.StatusRequest())
+    assert status.downgradeInfo == pb.DowngradeInfo(enabled=True, targetVersion="3.5.0")
+    for action in (request.VALIDATE, request.ENABLE):
+        again = pb.DowngradeRequest(action=action, version="3.5")
+        assert await served.client.refused("Maintenance/Downgrade", again) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "etcdserver: cluster has a downgrade job in progress",
+        )
+    await downgrade(served, request.CANCEL)
+    await downgrade(served, request.CANCEL)
+    status = await served.client.kv("Maintenance/Status", pb.StatusRequest())
+    assert status.downgradeInfo == pb.DowngradeInfo()
+    assert status.storageVersion == "3.6.0"
+
+
+@pytest.mark.parametrize("version", ["", "3", "v3.5", "3.5.0.0", "3.x", "-3.5.0", "3.5.0 "])
+async def test_a_downgrade_to_what_is_no_version_is_refused(served: ServedMember, version: str) -> None:
+    request = pb.DowngradeRequest(action=pb.DowngradeRequest.VALIDATE, version=version)
+    assert await served.client.refused("Maintenance/Downgrade", request) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "etcdserver: wrong downgrade target version format",
+    )
+
+
+@pytest.mark.parametrize("version", ["3.4", "3.6", "3.7.0", "2.5", "4.5.0"])
+async def test_a_downgrade_goes_down_by_one_minor_version(served: ServedMember, version: str) -> None:
+    request = pb.DowngradeRequest(action=pb.DowngradeRequest.ENABLE, version=version)
+    assert await served.client.refused("Maintenance/Downgrade", request) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "etcdserver: invalid downgrade target version",
+    )
+
+
+async def test_the_hash_changes_with_what_is_stored(served: ServedMember) -> None:
+    before = await served.client.kv("Maintenance/Hash", pb.HashRequest())
+    assert before == await served.client.kv("Maintenance/Hash", pb.HashRequest())
+    await served.put(b"a", b"1")
+    after = await served.client.kv("Maintenance/Hash", pb.HashRequest())
+    assert (after.hash != before.hash, after.header.revision) == (True, 2)

@@ -10,6 +10,7 @@ __all__ = [
     "LearnerNotSupportedError",
     "NoLeaderError",
     "RequestTooLargeError",
+    "WrongVersionFormatError",
     "malformed_message",
     "malformed_request",
 ]
@@ -34,6 +35,13 @@ class RequestTooLargeError(KvError):
 
     code = StatusCode.INVALID_ARGUMENT
     text = "request is too large"
+
+
+class WrongVersionFormatError(KvError):
+    """The target of a downgrade that is no version."""
+
+    code = StatusCode.INVALID_ARGUMENT
+    text = "wrong downgrade target version format"
 
 
 class BadMemberUrlsError(KvError):

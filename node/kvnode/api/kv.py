@@ -14,7 +14,9 @@ from google.protobuf.message import DecodeError, Message
 
 from kvnode.api.errors import RequestTooLargeError, malformed_request
 from kvnode.api.gate import Gate
-from kvnode.api.port import UnaryCall, UnaryMethod
+from kvnode.api.port import Method, StreamMethod, UnaryCall, UnaryMethod
+from kvnode.api.range_stream import RangeStreams
+from kvnode.api.streams import Streams
 from kvnode.apply.checks import check_delete_range, check_put, check_range, check_txn, is_read_only
 from kvnode.apply.commands import CommandKind
 from kvnode.apply.reads import encode_range, execute_read_txn
@@ -37,16 +39,20 @@ __all__ = ["KvService"]
 class KvService:
     """etcdserverpb.KV."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, streams: Streams) -> None:
         self._gate = gate
+        self._streams = streams
         self._member: MemberPort = gate.member
         self._max_request_bytes = gate.member.config.max_request_bytes
         self._max_txn_ops = gate.member.config.max_txn_ops
 
-    def methods(self) -> Sequence[UnaryMethod]:
+    def methods(self) -> Sequence[Method]:
         """The methods of the service."""
+        # A learner answers serializable ones, which only the request itself tells.
+        range_stream = self._streams.guarded(RangeStreams(self._gate).serve, serves_learner=True)
         return (
             UnaryMethod("/etcdserverpb.KV/Range", self.range),
+            StreamMethod("/etcdserverpb.KV/RangeStream", range_stream, "server_stream"),
             UnaryMethod("/etcdserverpb.KV/Put", self.put),
             UnaryMethod("/etcdserverpb.KV/DeleteRange", self.delete_range),
             UnaryMethod("/etcdserverpb.KV/Txn", self.txn),

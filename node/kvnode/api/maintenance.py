@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import cast
 
-from kvnode.api.errors import NoLeaderError
+from kvnode.api.errors import NoLeaderError, WrongVersionFormatError
 from kvnode.api.gate import Gate
-from kvnode.api.port import Method, StreamCall, StreamMethod, UnaryMethod
+from kvnode.api.port import Method, RpcError, StreamCall, StreamMethod, UnaryMethod
 from kvnode.api.streams import Streams, parse
-from kvnode.api.version import ETCD_VERSION, STORAGE_VERSION
+from kvnode.api.version import ETCD_VERSION
+from kvnode.apply.cluster_version import MinorVersion, encode_downgrade, parse_minor_version
 from kvnode.apply.commands import CommandKind
 from kvnode.pb.rpc_pb2 import (
     AlarmMember,
@@ -20,8 +21,12 @@ from kvnode.pb.rpc_pb2 import (
     DefragmentRequest,
     DefragmentResponse,
     DowngradeInfo,
+    DowngradeRequest,
+    DowngradeResponse,
     HashKVRequest,
     HashKVResponse,
+    HashRequest,
+    HashResponse,
     MoveLeaderRequest,
     MoveLeaderResponse,
     SnapshotRequest,
@@ -30,12 +35,13 @@ from kvnode.pb.rpc_pb2 import (
     StatusResponse,
 )
 from kvnode.server.errors import NotLeaderError
+from kvnode.status import StatusCode
 
 __all__ = ["MaintenanceService"]
 
 
 class MaintenanceService:
-    """etcdserverpb.Maintenance, without Hash and Downgrade."""
+    """etcdserverpb.Maintenance."""
 
     def __init__(self, gate: Gate, streams: Streams) -> None:
         self._gate = gate
@@ -52,6 +58,7 @@ class MaintenanceService:
                 unary(StatusRequest, self.status, serves_learner=True),
             ),
             UnaryMethod("/etcdserverpb.Maintenance/Defragment", unary(DefragmentRequest, self.defragment)),
+            UnaryMethod("/etcdserverpb.Maintenance/Hash", unary(HashRequest, self.hash)),
             UnaryMethod("/etcdserverpb.Maintenance/HashKV", unary(HashKVRequest, self.hash_kv)),
             StreamMethod(
                 "/etcdserverpb.Maintenance/Snapshot",
@@ -59,6 +66,7 @@ class MaintenanceService:
                 "server_stream",
             ),
             UnaryMethod("/etcdserverpb.Maintenance/MoveLeader", unary(MoveLeaderRequest, self.move_leader)),
+            UnaryMethod("/etcdserverpb.Maintenance/Downgrade", unary(DowngradeRequest, self.downgrade)),
         )
 
     async def alarm(self, request: AlarmRequest) -> AlarmResponse:
@@ -76,6 +84,8 @@ class MaintenanceService:
         """Tell how this member is, from local knowledge alone."""
         member = self._member
         quota_bytes = member.quota_bytes
+        cluster_version = member.applier.cluster_version
+        target = cluster_version.downgrade_target
         response = StatusResponse(
             version=ETCD_VERSION,
             dbSize=member.db_size_bytes,
@@ -85,10 +95,12 @@ class MaintenanceService:
             raftAppliedIndex=member.applied_index,
             dbSizeInUse=member.db_size_in_use_bytes,
             isLearner=member.is_learner,
-            storageVersion=STORAGE_VERSION,
+            storageVersion=str(cluster_version.version),
             # etcd says -1 for "no quota".
             dbSizeQuota=-1 if quota_bytes is None else quota_bytes,
-            downgradeInfo=DowngradeInfo(enabled=False),
+            downgradeInfo=DowngradeInfo(
+                enabled=target is not None, targetVersion="" if target is None else str(target)
+            ),
         )
         if member.leader_id == 0:
             response.errors.append(NoLeaderError().message)
@@ -102,6 +114,12 @@ class MaintenanceService:
         """Give disk space back; reads and writes go on meanwhile.  The response has no header."""
         await self._member.defragment()
         return DefragmentResponse()
+
+    async def hash(self, request: HashRequest) -> HashResponse:
+        """Hash all that this member stores; etcd has it for tests, and so have we."""
+        response = HashResponse(hash=await self._member.hash_state())
+        self._gate.fill(response.header)
+        return response
 
     async def hash_kv(self, request: HashKVRequest) -> HashKVResponse:
         """Hash the keys up to a revision; equal on members with the same compact revision."""
@@ -118,11 +136,12 @@ class MaintenanceService:
             parse(SnapshotRequest, payload)
             break
         digest = hashlib.sha256()
+        version = str(self._member.applier.cluster_version.version)
         async for chunk, remaining_bytes in self._member.snapshot_stream():
             digest.update(chunk)
-            part = SnapshotResponse(remaining_bytes=remaining_bytes, blob=chunk, version=STORAGE_VERSION)
+            part = SnapshotResponse(remaining_bytes=remaining_bytes, blob=chunk, version=version)
             await call.write(part.SerializeToString())
-        last = SnapshotResponse(remaining_bytes=0, blob=digest.digest(), version=STORAGE_VERSION)
+        last = SnapshotResponse(remaining_bytes=0, blob=digest.digest(), version=version)
         await call.write(last.SerializeToString())
 
     async def move_leader(self, request: MoveLeaderRequest) -> MoveLeaderResponse:
@@ -131,6 +150,36 @@ class MaintenanceService:
             raise NotLeaderError
         await self._member.move_leader(request.targetID)
         return MoveLeaderResponse()
+
+    async def downgrade(self, request: DowngradeRequest) -> DowngradeResponse:
+        """Check, begin or end a downgrade of the cluster's version."""
+        if request.action == DowngradeRequest.CANCEL:
+            await self._cancel_downgrade()
+        elif request.action in (DowngradeRequest.VALIDATE, DowngradeRequest.ENABLE):
+            target = await self._downgrade_target(request.version)
+            if request.action == DowngradeRequest.ENABLE:
+                await self._member.proposed(CommandKind.DOWNGRADE, encode_downgrade(target))
+        else:
+            raise RpcError(StatusCode.UNKNOWN, "etcdserver: unknown method")
+        response = DowngradeResponse(version=str(self._member.applier.cluster_version.version))
+        self._gate.fill(response.header)
+        return response
+
+    async def _downgrade_target(self, version: str) -> MinorVersion:
+        target = parse_minor_version(version)
+        if target is None:
+            raise WrongVersionFormatError
+        await self._member.confirm_linearizable()
+        refused = self._member.applier.cluster_version.check_downgrade(target)
+        if refused is not None:
+            raise refused
+        return target
+
+    async def _cancel_downgrade(self) -> None:
+        """End a downgrade; as in etcd, that there is none is no error."""
+        await self._member.confirm_linearizable()
+        if self._member.applier.cluster_version.downgrade_target is not None:
+            await self._member.proposed(CommandKind.DOWNGRADE, encode_downgrade(None))
 
     def _alarms(self, kind: AlarmType.ValueType) -> list[AlarmMember]:
         return [

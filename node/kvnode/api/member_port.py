@@ -127,6 +127,10 @@ class MemberPort(Protocol):
 
     async def defragment(self) -> None: ...
 
+    async def hash_state(self) -> int:
+        """Return one number for all that this member stores."""
+        ...
+
     async def hash_kv(self, revision: int) -> tuple[int, int, int]:
         """Return (hash, compact revision, hashed revision); revision 0: the current one."""
         ...

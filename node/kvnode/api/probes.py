@@ -60,6 +60,11 @@ class Probes:
         #: By check name: passed, failed.
         self.check_counts: dict[str, list[int]] = {name: [0, 0] for name in self.ready_checks}
 
+    @property
+    def cluster_version(self) -> str:
+        """The version that all members speak, as far as this one knows."""
+        return str(self._member.applier.cluster_version.version)
+
     async def run(self, checks: Mapping[str, Check], *, excluded: Collection[str] = ()) -> list[CheckResult]:
         """Run checks one after the other."""
         results = []

@@ -30,7 +30,7 @@ class Services:
         self._streams = Streams(gate)
         self.probes = Probes(gate)
         self.methods: Sequence[Method] = (
-            *KvService(gate).methods(),
+            *KvService(gate, self._streams).methods(),
             *WatchService(gate, self._streams).methods(),
             *LeaseService(gate, self._streams).methods(),
             *ClusterService(gate).methods(),

@@ -5,11 +5,9 @@ at least 3.5.24, kube-apiserver asks for progress notifications from 3.5.13 on, 
 expected only from 3.7.  kvcluster's own version is ``kvnode --version`` and a metric.
 """
 
-__all__ = ["CLUSTER_VERSION", "ETCD_VERSION", "STORAGE_VERSION", "program_version"]
+__all__ = ["ETCD_VERSION", "program_version"]
 
 ETCD_VERSION = "3.6.14"
-CLUSTER_VERSION = "3.6.0"
-STORAGE_VERSION = "3.6.0"
 
 
 def program_version() -> str:

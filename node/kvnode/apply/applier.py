@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kvnode.apply.alarms import Alarms
 from kvnode.apply.checks import txn_cost
+from kvnode.apply.cluster_version import ClusterVersion, decode_downgrade, decode_version
 from kvnode.apply.commands import COMMAND_HEADER, CommandKind, decode_lease_ids
 from kvnode.apply.errors import (
     CommandFormatError,
@@ -43,6 +44,7 @@ from kvnode.pb.rpc_pb2 import (
     CompactionResponse,
     DeleteRangeRequest,
     DeleteRangeResponse,
+    DowngradeResponse,
     LeaseCheckpointRequest,
     LeaseCheckpointResponse,
     LeaseGrantRequest,
@@ -157,6 +159,7 @@ class Applier:
         self.lessor = Lessor.open(engine, self.store.leases)
         self.membership = Membership.open(engine)
         self.alarms = Alarms.open(engine)
+        self.cluster_version = ClusterVersion.open(engine)
         applied = read_applied(engine)
         self.applied_index: Index = applied.index
         self.applied_term: Term = applied.term
@@ -174,6 +177,8 @@ class Applier:
             CommandKind.LEASE_CHECKPOINT: self._lease_checkpoint,
             CommandKind.ALARM: self._alarm,
             CommandKind.MEMBER_ATTRIBUTES: self._member_attributes,
+            CommandKind.DOWNGRADE: self._downgrade,
+            CommandKind.CLUSTER_VERSION: self._cluster_version,
         }
         self._batch: WriteBatch = engine.batch()
         self._has_no_space = self.alarms.has_no_space
@@ -385,6 +390,18 @@ class Applier:
         self.membership.apply_attributes(attributes, self._batch)
         self._membership_changed = True
         return MemberUpdateResponse(members=self._members()) if wants_answer else None
+
+    def _downgrade(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        target = decode_downgrade(payload)
+        refusal = None if target is None else self.cluster_version.check_downgrade(target)
+        if refusal is not None:
+            return refusal
+        self.cluster_version.set_downgrade(target, self._batch)
+        return DowngradeResponse(version=str(self.cluster_version.version)) if wants_answer else None
+
+    def _cluster_version(self, payload: bytes, wants_answer: bool) -> ApplyResult | None:
+        self.cluster_version.set_version(decode_version(payload), self._batch)
+        return DowngradeResponse(version=str(self.cluster_version.version)) if wants_answer else None
 
     def _conf_change(
         self, change: ConfChange, results: list[tuple[int, ApplyResult]], accepted: list[ConfChange]

@@ -53,6 +53,10 @@ class CommandKind(IntEnum):
     """AlarmRequest"""
     MEMBER_ATTRIBUTES = 10
     """JSON of what a member says of itself, or of its new peer URLs (see ``membership``)"""
+    DOWNGRADE = 11
+    """The target of a downgrade, or nothing to end it (see ``cluster_version``)"""
+    CLUSTER_VERSION = 12
+    """What the leader found all members to speak (see ``cluster_version``)"""
 
 
 def encode_command(kind: CommandKind, request_id: int, payload: bytes) -> bytes:

@@ -9,7 +9,9 @@ __all__ = [
     "ApplyError",
     "CommandFormatError",
     "CorruptClusterError",
+    "DowngradeInProgressError",
     "DuplicateKeyError",
+    "InvalidDowngradeTargetError",
     "InvalidSortOptionError",
     "KeyNotFoundError",
     "KeyNotProvidedError",
@@ -141,6 +143,20 @@ class NotEnoughVotersError(ApplyError):
 
     code = StatusCode.FAILED_PRECONDITION
     text = "re-configuration failed due to not enough started members"
+
+
+class InvalidDowngradeTargetError(ApplyError):
+    """A cluster can only go down by one minor version at a time."""
+
+    code = StatusCode.INVALID_ARGUMENT
+    text = "invalid downgrade target version"
+
+
+class DowngradeInProgressError(ApplyError):
+    """One downgrade has to end, or be cancelled, before the next."""
+
+    code = StatusCode.FAILED_PRECONDITION
+    text = "cluster has a downgrade job in progress"
 
 
 class CommandFormatError(Exception):

@@ -15,7 +15,7 @@ from kvnode.mvcc.revision import MAIN_SHIFT
 from kvnode.mvcc.store import Store
 from kvnode.pb.rpc_pb2 import RangeRequest, RangeResponse
 
-__all__ = ["encode_range", "execute_range"]
+__all__ = ["RangeSlice", "count_range", "encode_range", "encode_slice", "execute_range"]
 
 _NONE: Final = RangeRequest.SortOrder.NONE
 _DESCEND: Final = RangeRequest.SortOrder.DESCEND
@@ -79,6 +79,84 @@ def encode_range(store: Store, request: RangeRequest) -> bytes:
     return b"".join(parts)
 
 
+class RangeSlice(NamedTuple):
+    """Some of a range's pairs, in order of key."""
+
+    #: The ``kvs`` field of a serialized RangeResponse.
+    encoded: bytes
+    size: int
+    last_key: bytes
+    #: Whether more keys of the range follow.
+    has_more: bool
+
+
+def count_range(store: Store, key: bytes, range_end: bytes, revision: int) -> int:
+    """Return how many keys of a range live at a readable ``revision``.  Raises as ``execute_range``."""
+    store.check_revision(revision)
+    index = store.index
+    if not range_end:
+        return 1 if index.at(key, revision) else 0
+    stop = stop_of(range_end)
+    if stop is not None and stop <= key:
+        return 0
+    if revision == store.current_revision:
+        return index.count(key, stop)
+    return index.count_at(key, stop, revision)
+
+
+def encode_slice(
+    store: Store,
+    start: bytes,
+    range_end: bytes,
+    revision: int,
+    *,
+    limit: int,
+    limit_bytes: int,
+    keys_only: bool = False,
+) -> RangeSlice:
+    """Return the first pairs of a range at ``revision``, without counting what follows.
+
+    Args:
+        store: what is read.
+        start: first key; with ``range_end`` as in a request.
+        range_end: as in a request.
+        revision: of all pairs.
+        limit: pairs at most, above 0.
+        limit_bytes: no pair is added once the slice has this size.
+        keys_only: leave the values out.
+
+    Raises:
+        FutureRevisionError, CompactedError: the revision can't be read.
+    """
+    store.check_revision(revision)
+    index = store.index
+    is_latest = revision == store.current_revision
+    stop = stop_of(range_end)
+    versions: Iterable[_Version]
+    if not range_end:
+        packed = index.at(start, revision)
+        versions = ((start, packed),) if packed else ()
+    elif stop is not None and stop <= start:
+        versions = ()
+    elif is_latest:
+        latest = index.latest
+        versions = ((key, latest(key)) for key in index.keys(start, stop))
+    else:
+        versions = index.versions_at(start, stop, revision)
+    parts: list[bytes] = []
+    size = size_bytes = 0
+    last_key = b""
+    for key, packed in versions:
+        if size >= limit or size_bytes >= limit_bytes:
+            return RangeSlice(b"".join(parts), size, last_key, True)
+        record = _without_value(store, key, packed, is_latest) if keys_only else store.scanned_record(packed)
+        parts += (b"\x12", varint(len(record)), record)
+        size += 1
+        size_bytes += len(record)
+        last_key = key
+    return RangeSlice(b"".join(parts), size, last_key, False)
+
+
 def _find(store: Store, request: RangeRequest, revision: int | None) -> _Found:
     """Return which versions the answer holds; ``revision`` None is the current one."""
     index = store.index
@@ -112,6 +190,9 @@ def _find(store: Store, request: RangeRequest, revision: int | None) -> _Found:
         if limit > 0:
             return _Found(list(islice(versions, limit)), count, count > limit)
         return _Found(list(versions), count, False)
+    if limit > 0 and request.sort_order == _NONE and not _has_filter(request):
+        # As in etcd: without an order the limit comes first, and what it left is sorted.
+        versions = islice(versions, limit + 1)
     chosen = _filtered_and_sorted(store, request, versions, is_latest=revision is None)
     if 0 < limit < len(chosen):
         return _Found(chosen[:limit], count, True)

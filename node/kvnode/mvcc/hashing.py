@@ -5,6 +5,7 @@ a deletion), so that equal histories give etcd's own number.  What a compaction 
 out whether or not it is deleted already: members delete at their own pace.
 """
 
+from itertools import islice
 from typing import Final
 
 import google_crc32c
@@ -13,9 +14,10 @@ from kvnode.mvcc.errors import CompactedError
 from kvnode.mvcc.records import key_of_record
 from kvnode.mvcc.revision import MAIN_SHIFT, parse_key
 from kvnode.mvcc.store import Store
+from kvnode.storage.engine import ReadView
 from kvnode.storage.keyspace import REVISION_PREFIX, revision_key
 
-__all__ = ["RevisionHash"]
+__all__ = ["RevisionHash", "StateHash"]
 
 #: etcd hashes the name of its bucket first.
 _SEED: Final = b"key"
@@ -79,3 +81,24 @@ class RevisionHash:
         while self.step(4096):
             pass
         return self.value
+
+
+class StateHash:
+    """A hash over a whole state database, in the making; used as ``RevisionHash``.
+
+    Says whether one member's data are unchanged.  Members may differ, since each deletes what was
+    compacted at its own pace.
+    """
+
+    def __init__(self, engine: ReadView) -> None:
+        #: The CRC-32C so far.
+        self.value: int = google_crc32c.value(b"")
+        self._records = engine.iterate(b"", None)
+
+    def step(self, limit: int) -> bool:
+        """Take the next ``limit`` records in; returns whether more remain."""
+        parts: list[bytes] = []
+        for key, value in islice(self._records, limit):
+            parts += (key, value)
+        self.value = google_crc32c.extend(self.value, b"".join(parts))
+        return len(parts) == 2 * limit

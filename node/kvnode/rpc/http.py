@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import h11
 
 from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
-from kvnode.api.version import CLUSTER_VERSION, ETCD_VERSION, STORAGE_VERSION
+from kvnode.api.version import ETCD_VERSION
 from kvnode.rpc.listen import ListenError
 from kvnode.rpc.tls import ReloadingContext
 from kvnode.server.config import TlsConfig, Url
@@ -119,10 +119,17 @@ class HttpServer:
         if method != "GET":
             return _Response(405, b"Method Not Allowed\n", allow="GET")
         if path == "/version":
-            return _Response(200, _version(), _JSON)
+            return _Response(200, self._version(), _JSON)
         if path == "/health":
             return await self._health(query)
         return await self._checks(path, query)
+
+    def _version(self) -> bytes:
+        # etcd's word until the member knows its cluster.
+        cluster = "not_decided" if self._probes is None else self._probes.cluster_version
+        return json.dumps(
+            {"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": cluster}, separators=(",", ":")
+        ).encode()
 
     async def _health(self, query: Mapping[str, list[str]]) -> _Response:
         if self._probes is None:
@@ -165,13 +172,6 @@ def _line(result: CheckResult) -> str:
 
 def _not_found() -> _Response:
     return _Response(404, b"404 page not found\n")
-
-
-def _version() -> bytes:
-    return json.dumps(
-        {"etcdserver": ETCD_VERSION, "etcdcluster": CLUSTER_VERSION, "storage": STORAGE_VERSION},
-        separators=(",", ":"),
-    ).encode()
 
 
 class _Connection(asyncio.Protocol):

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from kvnode.api.member_port import MemberPort
 from kvnode.api.probes import Probes
-from kvnode.api.version import CLUSTER_VERSION, ETCD_VERSION, program_version
+from kvnode.api.version import ETCD_VERSION, program_version
 from kvnode.pb.rpc_pb2 import AlarmType
 from kvnode.rpc.stats import RpcStats
 from kvnode.server.stats import Histogram
@@ -73,8 +73,9 @@ class _MemberCollector(Collector):
         yield _labelled(
             "etcd_server_version", "Which version's API is served.", "server_version", {ETCD_VERSION: 1}
         )
+        cluster_version = self._probes.cluster_version.removesuffix(".0")
         yield _labelled(
-            "etcd_cluster_version", "API version of the cluster.", "cluster_version", {CLUSTER_VERSION[:3]: 1}
+            "etcd_cluster_version", "API version of the cluster.", "cluster_version", {cluster_version: 1}
         )
         yield _labelled("kvnode_version", "This program's version.", "version", {self._version: 1})
 

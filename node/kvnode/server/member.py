@@ -17,7 +17,7 @@ from kvnode.apply.commands import CommandKind
 from kvnode.apply.errors import NoSpaceError
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberRecord, Membership
-from kvnode.mvcc.hashing import RevisionHash
+from kvnode.mvcc.hashing import RevisionHash, StateHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType, LeaseTimeToLiveResponse, TxnRequest
 from kvnode.raft.config import RaftConfig
@@ -583,6 +583,13 @@ class Member:
             self.stats.is_defragmenting = False
             self.stats.defragment_s.observe(self.now_s() - begun_s)
             self._size_s = -SIZE_AGE_S
+
+    async def hash_state(self) -> int:
+        """Return one number for all that this member stores."""
+        hashing = StateHash(self.applier.engine)
+        while hashing.step(HASH_SLICE):
+            await asyncio.sleep(0)
+        return hashing.value
 
     async def hash_kv(self, revision: int) -> tuple[int, int, int]:
         """Return (hash, compact revision, hashed revision); revision 0: the current one."""

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
+from kvnode.apply.cluster_version import encode_version
 from kvnode.apply.commands import CommandKind, encode_lease_ids
 from kvnode.apply.membership import MemberAttributes, encode_member_attributes
 from kvnode.pb.rpc_pb2 import CompactionRequest
@@ -40,6 +41,9 @@ AUTO_COMPACTION_S = 300.0
 
 PUBLISH_RETRY_S = 0.5
 
+#: How often the leader looks whether the cluster's version is what it should be (etcd: 4 s).
+VERSION_CHECK_S = 4.0
+
 #: Half heartbeats without a sign of a leader before the first election: a leader sends twice as
 #: many heartbeats meanwhile as it needs to be noticed.
 QUIET_HEARTBEATS = 4
@@ -68,6 +72,7 @@ class Upkeep:
             loop.create_task(self._publish(), name="publish"),
             loop.create_task(self._expire_leases(), name="leases"),
             loop.create_task(self._auto_compact(), name="auto-compaction"),
+            loop.create_task(self._keep_version(), name="cluster version"),
         ]
         self.compact()
 
@@ -213,6 +218,20 @@ class Upkeep:
         if keep_from > member.log.first_index():
             member.log.compact(keep_from)
             log.info("compacted the log up to index %d", keep_from)
+
+    # The cluster's version.
+
+    async def _keep_version(self) -> None:
+        """As leader: carry out a downgrade that was begun, or take it back when it was cancelled."""
+        member = self._member
+        while True:
+            await asyncio.sleep(VERSION_CHECK_S)
+            version = member.applier.cluster_version
+            if not member.is_leader or version.version == version.due:
+                continue
+            log.info("changing the cluster version from %s to %s", version.version, version.due)
+            payload = encode_version(version.due)
+            member.propose_as_leader(CommandKind.CLUSTER_VERSION, payload, _ignore)
 
     # Telling the cluster who this is.
 

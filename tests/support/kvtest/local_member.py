@@ -20,7 +20,7 @@ from kvnode.apply.membership import (
     encode_member_attributes,
     encode_member_change,
 )
-from kvnode.mvcc.hashing import RevisionHash
+from kvnode.mvcc.hashing import RevisionHash, StateHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import LeaseTimeToLiveResponse
 from kvnode.raft.types import ConfChange, ConfChangeKind, Entry, EntryKind, MemberId, encode_conf_change
@@ -209,6 +209,12 @@ class LocalMember:
 
     async def defragment(self) -> None:
         self._engine.compact_range(None, None)
+
+    async def hash_state(self) -> int:
+        hashing = StateHash(self._engine)
+        while hashing.step(100):
+            pass
+        return hashing.value
 
     async def hash_kv(self, revision: int) -> tuple[int, int, int]:
         hashed = RevisionHash(self.applier.store, revision)
