@@ -75,7 +75,7 @@ class UnaryCall(Call, Protocol):
 
     def fail(self, code: StatusCode, message: str) -> None: ...
 
-    def on_cancel(self, callback: Callable[[], None]) -> None:
+    def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` as soon as nobody waits for the answer any more.
 
         That is when the client has cancelled, hung up, or let its deadline pass, and it happens at most

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvnode.api.cluster import ClusterService
+from kvnode.api.election import ElectionService
 from kvnode.api.gate import Gate
 from kvnode.api.health import HealthService
 from kvnode.api.kv import KvService
 from kvnode.api.lease import LeaseService
+from kvnode.api.lock import LockService
+from kvnode.api.long_calls import LongCalls
 from kvnode.api.maintenance import MaintenanceService
 from kvnode.api.port import Method
 from kvnode.api.probes import Probes
+from kvnode.api.recipe import Recipe
 from kvnode.api.streams import Streams
 from kvnode.api.watch import WatchService
 
@@ -28,16 +32,25 @@ class Services:
     def __init__(self, member: MemberPort) -> None:
         gate = Gate(member)
         self._streams = Streams(gate)
+        self._long_calls = LongCalls(gate)
         self.probes = Probes(gate)
+        leases = LeaseService(gate, self._streams)
+        recipe = Recipe(gate, leases)
         self.methods: Sequence[Method] = (
             *KvService(gate, self._streams).methods(),
             *WatchService(gate, self._streams).methods(),
-            *LeaseService(gate, self._streams).methods(),
+            *leases.methods(),
             *ClusterService(gate).methods(),
             *MaintenanceService(gate, self._streams).methods(),
             *HealthService(gate, self._streams).methods(),
+            *LockService(gate, self._long_calls, recipe).methods(),
+            *ElectionService(gate, self._streams, self._long_calls, recipe).methods(),
         )
 
     def close(self) -> None:
-        """End the open streams, and say from now on that this member stops; unary calls go on."""
+        """End what may last: streams, waits for locks and elections; other calls go on.
+
+        From now on the probes say that this member stops.
+        """
         self._streams.close()
+        self._long_calls.close()

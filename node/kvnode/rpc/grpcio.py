@@ -195,7 +195,7 @@ class _UnaryCall(_Call):
         self.code: StatusCode | None = None
         self.message = ""
         self.waiter: asyncio.Future[None] | None = None
-        self._cancel_callback: Callable[[], None] | None = None
+        self._cancel_callback: Callable[[], object] | None = None
 
     def reply(self, payload: bytes) -> None:
         self.answer = payload
@@ -208,7 +208,7 @@ class _UnaryCall(_Call):
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
-    def on_cancel(self, callback: Callable[[], None]) -> None:
+    def on_cancel(self, callback: Callable[[], object]) -> None:
         if self.is_cancelled:
             callback()
         else:
