@@ -9,7 +9,14 @@ from kvnode.lease.errors import (
     LeaseTtlTooLargeError,
     NotPrimaryError,
 )
-from kvnode.lease.lessor import EXPIRIES_PER_S, MAX_TTL_S, REVOKE_RETRY_S, LeaseLife, Lessor
+from kvnode.lease.lessor import (
+    CHECKPOINT_INTERVAL_S,
+    EXPIRIES_PER_S,
+    MAX_TTL_S,
+    REVOKE_RETRY_S,
+    LeaseLife,
+    Lessor,
+)
 from kvnode.storage.memory import MemoryEngine
 
 
@@ -227,3 +234,63 @@ def test_a_lease_expires_exactly_its_ttl_after_its_last_renewal(steps):
             due.discard(lease)
             del ttl[lease], expiry[lease]
         assert not due
+
+
+def test_a_checkpoint_is_due_for_a_long_lease_that_was_not_renewed_for_five_minutes():
+    world = World(3600, 200, int(CHECKPOINT_INTERVAL_S))
+    world.lessor.promote(0.0, 0.0)
+    assert world.lessor.checkpoints_due(299.0, 10) == []
+    assert world.lessor.checkpoints_due(300.0, 10) == [(1, 3300)]
+    assert world.lessor.checkpoints_due(300.5, 10) == []
+    assert world.lessor.renew(1, 500.0) == 3600
+    assert world.lessor.checkpoints_due(600.0, 10) == []
+    assert world.lessor.checkpoints_due(799.5, 10) == []
+    assert world.lessor.checkpoints_due(800.2, 10) == [(1, 3300)]
+
+
+def test_checkpoints_are_due_at_most_so_many_at_a_time_and_none_of_revoked_leases():
+    world = World(*[1000] * 10)
+    world.lessor.promote(0.0, 0.0)
+    world.revoke(1)
+    first = world.lessor.checkpoints_due(400.0, 4)
+    rest = world.lessor.checkpoints_due(400.0, 100)
+    assert sorted(lease_id for lease_id, _ in first + rest) == list(range(2, 11))
+    assert {remaining_s for _, remaining_s in first + rest} == {600}
+    world.lessor.demote()
+    assert world.lessor.checkpoints_due(800.0, 10) == world.lessor.checkpoints(800.0) == []
+
+
+def test_a_leader_that_hands_over_tells_what_is_left_of_each_lease_rounded_up():
+    world = World(10, 20, 3600)
+    world.lessor.promote(0.0, 0.0)
+    world.lessor.renew(2, 5.2)
+    assert world.lessor.checkpoints(5.2) == [(1, 5), (3, 3595)]
+    assert world.lessor.checkpoints(12.0) == [(2, 14), (3, 3588)]
+
+
+def test_a_lease_is_known_to_have_a_checkpoint_from_when_it_is_on_its_way_until_one_of_zero():
+    world = World(1000)
+    world.lessor.promote(0.0, 0.0)
+    assert not world.lessor.has_checkpoint(1)
+    world.lessor.checkpoint_begun([1])
+    world.lessor.checkpoint_begun([1])
+    world.lessor.checkpoint_applied([1])
+    assert world.lessor.has_checkpoint(1)
+    world.lessor.checkpoint_applied([1])
+    assert not world.lessor.has_checkpoint(1)
+    world.checkpoint(1, 700)
+    assert world.lessor.has_checkpoint(1)
+    world.checkpoint(1, 0)
+    assert not world.lessor.has_checkpoint(1)
+    assert not world.lessor.has_checkpoint(2)
+
+
+def test_expiries_are_cut_into_batches_by_their_keys_too():
+    world = World(*[10] * 6)
+    for lease_id in range(1, 7):
+        for number in range(100):
+            world.lessor.attach(b"%d %d" % (lease_id, number), lease_id)
+    world.lessor.promote(0.0, 0.0)
+    assert len(world.lessor.expired(11.0, 100, limit_keys=250)) == 3
+    assert len(world.lessor.expired(11.0, 100, limit_keys=250)) == 3
+    assert world.lessor.expired(11.0, 100, limit_keys=250) == []

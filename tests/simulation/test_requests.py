@@ -125,14 +125,14 @@ def test_a_lease_is_renewed_only_by_who_leads_before_and_after_the_quorum_was_as
         replica.step(RequestVoteResponse(LEADER, ME, term, True, is_pre_vote))
     assert replica.node.is_leader
     with pytest.raises(NotLeaderError):
-        Renewal(replica, 9, 100.0)  # elected, but the clocks were not started yet
+        Renewal(replica, [9], 100.0)  # elected, but the clocks were not started yet
     member.work()
     batch = member.engine.batch()
     replica.applier.lessor.grant(9, 60, batch)
     replica.applier.lessor.promote(100.0, 0.0)
-    assert Renewal(replica, 9, 101.0).finish(102.0) == 60
+    assert Renewal(replica, [9], 101.0).finish(102.0) == [60]
 
-    renewal = Renewal(replica, 9, 110.0)
+    renewal = Renewal(replica, [9], 110.0)
     replica.step(Heartbeat(LEADER, ME, replica.node.term + 1, 1, b""))
     with pytest.raises(NotLeaderError):
         renewal.finish(111.0)  # another member's answer let the read go

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from kvnode.api.gate import Gate
@@ -27,6 +28,12 @@ from kvnode.pb.rpc_pb2 import (
 )
 
 __all__ = ["LeaseService"]
+
+#: Requests of one stream that are read before the first of them is answered.
+RENEWALS_IN_FLIGHT = 1000
+
+#: An answer that lacks its TTL, and the TTL to come.
+_Renewal = tuple[LeaseKeepAliveResponse, Awaitable[int]]
 
 
 def _random_lease_id() -> int:
@@ -81,13 +88,34 @@ class LeaseService:
 
     async def keep_alive(self, call: StreamCall) -> None:
         """Answer each request in turn; TTL 0 says that the lease is gone."""
-        async for payload in call:
-            request = parse(LeaseKeepAliveRequest, payload)
-            response = LeaseKeepAliveResponse(ID=request.ID)
-            # Before renewing: a client may take the revision as one at which the lease was alive.
-            self._gate.fill(response.header)
-            response.TTL = await self._member.lease_renew(request.ID)
-            await call.write(response.SerializeToString())
+        renewals: asyncio.Queue[_Renewal | Exception | None] = asyncio.Queue(RENEWALS_IN_FLIGHT)
+        reader = asyncio.get_running_loop().create_task(self._read_renewals(call, renewals))
+        try:
+            while (renewal := await renewals.get()) is not None:
+                if isinstance(renewal, Exception):
+                    raise renewal
+                response, ttl_s = renewal
+                response.TTL = await ttl_s
+                await call.write(response.SerializeToString())
+        finally:
+            reader.cancel()
+
+    async def _read_renewals(
+        self, call: StreamCall, renewals: asyncio.Queue[_Renewal | Exception | None]
+    ) -> None:
+        """Begin a renewal for each request: a client with a thousand leases has them done together."""
+        try:
+            async for payload in call:
+                request = parse(LeaseKeepAliveRequest, payload)
+                response = LeaseKeepAliveResponse(ID=request.ID)
+                # Before renewing: a client may take the revision as one at which the lease was alive.
+                self._gate.fill(response.header)
+                await renewals.put((response, self._member.lease_renew(request.ID)))
+        except Exception as error:
+            # Told behind the answers to what came before it.
+            await renewals.put(error)
+        else:
+            await renewals.put(None)
 
     async def time_to_live(self, request: LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse:
         """Tell what remains of a lease; TTL -1 says that there is none."""

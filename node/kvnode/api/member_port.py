@@ -6,7 +6,7 @@ event loop's thread, and all callbacks come back there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -113,8 +113,10 @@ class MemberPort(Protocol):
         """Raises ``KvError``: not leader, bad leader transferee, timed out."""
         ...
 
-    async def lease_renew(self, lease_id: int) -> int:
-        """Return the new TTL in seconds; 0: the lease is gone.  Forwarded to the leader."""
+    def lease_renew(self, lease_id: int) -> Awaitable[int]:
+        """Begin to renew; gives the new TTL in seconds, 0: the lease is gone.  Forwarded to the leader.
+
+        Renewals begun in one turn of the event loop travel together."""
         ...
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:

@@ -2,11 +2,13 @@
 
 Two halves.  The replicated one (grant, revoke, attach, detach, checkpoint) changes only as entries are
 applied and is the same on every member.  The clock is the leader's alone: it starts at ``promote``, is
-forgotten at ``demote``, and its only effect is that the leader proposes revocations.  So a lease lives at
+forgotten at ``demote``, and its only effects are that the leader proposes revocations, and checkpoints:
+what is left of a lease, so that the next leader does not begin its whole TTL anew.  So a lease lives at
 least its TTL after its last renewal, whoever leads, and may live longer when leadership moves.
 """
 
 import heapq
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
@@ -20,7 +22,7 @@ from kvnode.lease.errors import (
 from kvnode.storage.engine import ReadView, WriteBatch
 from kvnode.storage.keyspace import LEASE_PREFIX, id_of_key, lease_key, prefix_end
 
-__all__ = ["MAX_TTL_S", "Lease", "LeaseLife", "Lessor"]
+__all__ = ["CHECKPOINT_INTERVAL_S", "MAX_TTL_S", "Lease", "LeaseLife", "Lessor"]
 
 #: In seconds; etcd's bound, below which no clock arithmetic of its clients overflows.
 MAX_TTL_S: Final = 9_000_000_000
@@ -31,6 +33,9 @@ REVOKE_RETRY_S: Final = 3.0
 #: Leases that may expire within one second after a change of leader; the others are put off, so that
 #: leases granted over hours don't all run out at the same moment.
 EXPIRIES_PER_S: Final = 1000
+
+#: What is left of a lease is logged when it was not renewed for this long (etcd's number).
+CHECKPOINT_INTERVAL_S: Final = 300.0
 
 _VALUE: Final = struct.Struct(">qq")
 _UINT64_MASK: Final = 2**64 - 1
@@ -80,6 +85,10 @@ class Lessor:
         #: keeps leases from being compared.
         self._heap: list[tuple[float, int, Lease]] = []
         self._entries = 0
+        #: The same for the next checkpoint of leases that are long enough to need one.
+        self._checkpoints: list[tuple[float, int, Lease]] = []
+        #: Checkpoints on their way through the log, by lease.
+        self._checkpointing: dict[int, int] = {}
 
     @classmethod
     def open(cls, engine: ReadView, attachments: Mapping[bytes, int]) -> "Lessor":
@@ -198,26 +207,38 @@ class Lessor:
             expiries.append(expiry_s)
             lease.expiry_s = expiry_s
         self._heap = []
+        self._checkpoints = []
+        self._checkpointing = {}
         for lease in ordered:
-            self._watch(lease)
+            self._watch(lease, now_s)
 
     def demote(self) -> None:
         """Stop all clocks: another member leads, or nobody."""
         self._is_primary = False
         self._fresh.clear()
         self._heap.clear()
+        self._checkpoints.clear()
+        self._checkpointing.clear()
         for lease in self._leases.values():
             lease.expiry_s = None
 
-    def expired(self, now_s: float, limit: int) -> list[int]:
+    def expired(self, now_s: float, limit: int, *, limit_keys: int | None = None) -> list[int]:
         """Return at most ``limit`` leases whose time is up, to be revoked through the log.
 
         One that is not revoked within ``REVOKE_RETRY_S`` is returned again.  Empty unless primary.
+
+        Args:
+            now_s: as in ``promote``.
+            limit: leases at most.
+            limit_keys: no further lease is added once this many keys hang on those returned.
         """
         self._start_fresh(now_s)
         heap = self._heap
         expired: list[int] = []
+        keys = 0
         while heap and heap[0][0] <= now_s and len(expired) < limit:
+            if limit_keys is not None and keys >= limit_keys:
+                break
             _, number, lease = heap[0]
             # By identity: a lease may have been granted anew under the ID of a revoked one.
             if self._leases.get(lease.id) is not lease or lease.expiry_s is None:
@@ -226,14 +247,15 @@ class Lessor:
                 heapq.heapreplace(heap, (lease.expiry_s, number, lease))
             else:
                 expired.append(lease.id)
+                keys += len(lease.keys)
                 heapq.heapreplace(heap, (now_s + REVOKE_RETRY_S, number, lease))
         return expired
 
     def renew(self, lease_id: int, now_s: float) -> int:
         """Start a lease's TTL anew and return it; 0 if the lease is gone or its time is up.
 
-        If the lease has a checkpoint (``remaining_s``), the caller has to log a checkpoint of 0 first, or
-        the next leader would take the old remainder for the truth.
+        If ``has_checkpoint``, the caller has to log a checkpoint of 0 before it promises the TTL to
+        anybody, or the next leader would take the old remainder for the truth.
 
         Raises:
             NotPrimaryError: ask the leader.
@@ -245,6 +267,61 @@ class Lessor:
         # A lease that a change of leader extended keeps the extension.
         lease.expiry_s = max(lease.expiry_s, now_s + lease.ttl_s)
         return lease.ttl_s
+
+    def has_checkpoint(self, lease_id: int) -> bool:
+        """Whether the log holds what was left of a lease once, or is about to."""
+        lease = self._leases.get(lease_id)
+        return lease is not None and (lease.remaining_s > 0 or lease_id in self._checkpointing)
+
+    def checkpoints_due(self, now_s: float, limit: int) -> list[tuple[int, int]]:
+        """Return (lease, seconds left, rounded up) of at most ``limit`` leases, to be logged.
+
+        Those are the leases of more than ``CHECKPOINT_INTERVAL_S`` that were not renewed for that long,
+        each once in that time.  The caller calls ``checkpoint_begun`` for what it proposes.
+        """
+        self._start_fresh(now_s)
+        heap = self._checkpoints
+        due: list[tuple[int, int]] = []
+        while heap and heap[0][0] <= now_s and len(due) < limit:
+            _, number, lease = heap[0]
+            if self._leases.get(lease.id) is not lease or lease.expiry_s is None:
+                heapq.heappop(heap)
+                continue
+            age_s = lease.ttl_s - (lease.expiry_s - now_s)
+            next_s = (
+                CHECKPOINT_INTERVAL_S if age_s >= CHECKPOINT_INTERVAL_S else CHECKPOINT_INTERVAL_S - age_s
+            )
+            heapq.heapreplace(heap, (now_s + next_s, number, lease))
+            if age_s >= CHECKPOINT_INTERVAL_S and lease.expiry_s > now_s:
+                due.append((lease.id, math.ceil(lease.expiry_s - now_s)))
+        return due
+
+    def checkpoints(self, now_s: float) -> list[tuple[int, int]]:
+        """Return (lease, seconds left, rounded up) of all that have less than their TTL left.
+
+        For a leader that hands over and still can tell; used as ``checkpoints_due``.
+        """
+        if not self._is_primary:
+            return []
+        self._start_fresh(now_s)
+        left = [
+            (lease.id, math.ceil(lease.expiry_s - now_s), lease.ttl_s)
+            for lease in self._leases.values()
+            if lease.expiry_s is not None and lease.expiry_s > now_s
+        ]
+        return [(lease_id, remaining_s) for lease_id, remaining_s, ttl_s in left if remaining_s < ttl_s]
+
+    def checkpoint_begun(self, lease_ids: Iterable[int]) -> None:
+        """A checkpoint of each was proposed."""
+        for lease_id in lease_ids:
+            self._checkpointing[lease_id] = self._checkpointing.get(lease_id, 0) + 1
+
+    def checkpoint_applied(self, lease_ids: Iterable[int]) -> None:
+        """That checkpoint was applied; not to be called for one whose fate is unknown."""
+        for lease_id in lease_ids:
+            count = self._checkpointing.pop(lease_id, 0)
+            if count > 1:
+                self._checkpointing[lease_id] = count - 1
 
     def time_to_live(self, lease_id: int, now_s: float) -> LeaseLife | None:
         """Return what is left of a lease; None if it is gone or its time is up.
@@ -270,13 +347,16 @@ class Lessor:
     def _start_fresh(self, now_s: float) -> None:
         for lease in self._fresh:
             lease.expiry_s = now_s + lease.ttl_s
-            self._watch(lease)
+            self._watch(lease, now_s)
         self._fresh.clear()
 
-    def _watch(self, lease: Lease) -> None:
+    def _watch(self, lease: Lease, now_s: float) -> None:
         if lease.expiry_s is not None:
             self._entries += 1
             heapq.heappush(self._heap, (lease.expiry_s, self._entries, lease))
+            if lease.ttl_s > CHECKPOINT_INTERVAL_S:
+                when_s = now_s + CHECKPOINT_INTERVAL_S
+                heapq.heappush(self._checkpoints, (when_s, self._entries, lease))
 
     def _write(self, lease: Lease, batch: WriteBatch) -> None:
         batch.put(lease_key(lease.id & _UINT64_MASK), _VALUE.pack(lease.ttl_s, lease.remaining_s))

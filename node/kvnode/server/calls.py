@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvnode.pb.rpc_pb2 import LeaseTimeToLiveResponse
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LeaderCalls", "answer_call"]
 
-_RENEW = struct.Struct(">q")
-_RENEWED = struct.Struct(">q")
 _TTL = struct.Struct(">q?")
+
+#: Leases renewed by one call: an answer of a few kilobytes.
+RENEW_BATCH = 1000
 
 #: Pause before asking again when nobody leads, or the one asked does not any more.
 RETRY_S = 0.05
@@ -26,16 +28,46 @@ class LeaderCalls:
 
     def __init__(self, member: "Member") -> None:
         self._member = member
+        #: Renewals of this turn of the loop: they go to the leader together.
+        self._renewals: list[tuple[int, asyncio.Future[int]]] = []
+        #: The loop keeps only weak references to tasks.
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def lease_renew(self, lease_id: int) -> int:
-        """Return the lease's new TTL in seconds; 0: there is no such lease.
+    def lease_renew(self, lease_id: int) -> "asyncio.Future[int]":
+        """Begin to renew a lease; the result is its new TTL in seconds, 0: there is no such lease.
 
-        Raises:
-            KvError: No leader could be asked in time.
+        The future raises ``KvError``: no leader could be asked in time.
         """
-        body = await self._ask("lease_renew", _RENEW.pack(lease_id))
-        ttl_s: int = _RENEWED.unpack(body)[0]
-        return ttl_s
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[int] = loop.create_future()
+        if not self._renewals:
+            loop.call_soon(self._send_renewals)
+        self._renewals.append((lease_id, outcome))
+        return outcome
+
+    def _send_renewals(self) -> None:
+        renewals, self._renewals = self._renewals, []
+        for start in range(0, len(renewals), RENEW_BATCH):
+            batch = renewals[start : start + RENEW_BATCH]
+            task = asyncio.get_running_loop().create_task(self._renew(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _renew(self, batch: "Sequence[tuple[int, asyncio.Future[int]]]") -> None:
+        try:
+            body = await self._ask("lease_renew", _encode_numbers([lease_id for lease_id, _ in batch]))
+        except BaseException as error:
+            for _, outcome in batch:
+                if not outcome.done():
+                    outcome.set_exception(error if isinstance(error, KvError) else RequestTimeoutError())
+                    # Nobody may be waiting any more.
+                    outcome.exception()
+            if not isinstance(error, KvError):
+                raise
+            return
+        for (_, outcome), ttl_s in zip(batch, _decode_numbers(body), strict=True):
+            if not outcome.done():
+                outcome.set_result(ttl_s)
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
         """Return the lease's times and, if asked, its keys; TTL -1: there is no such lease.
@@ -76,11 +108,18 @@ async def answer_call(member: "Member", method: str, payload: bytes) -> bytes:
     if not member.is_leader:
         raise NotLeaderError
     if method == "lease_renew":
-        (lease_id,) = _RENEW.unpack(payload)
-        return _RENEWED.pack(await member.renew_lease_here(lease_id))
+        return _encode_numbers(await member.renew_leases_here(_decode_numbers(payload)))
     if method == "lease_time_to_live":
         lease_id, keys = _TTL.unpack(payload)
         # What a follower has applied must be seen by its client here too.
         await member.confirm_linearizable()
         return member.lease_time_to_live_here(lease_id, keys).SerializeToString()
     raise KvError(f"no such call: {method}")
+
+
+def _encode_numbers(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f">{len(numbers)}q", *numbers)
+
+
+def _decode_numbers(data: bytes) -> tuple[int, ...]:
+    return struct.unpack(f">{len(data) // 8}q", data)

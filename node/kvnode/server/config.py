@@ -211,6 +211,9 @@ class NodeConfig:
     auto_compaction: AutoCompaction | None = None
     """None: revisions stay until someone compacts."""
 
+    lease_checkpoint: bool = True
+    """Log what is left of long leases now and then, so that a change of leader does not renew them."""
+
     max_request_bytes: int = 1_572_864
     """Largest proposal (etcd: 1.5 MiB)."""
     max_txn_ops: int = 128

@@ -1,6 +1,7 @@
 """One member of a cluster: the parts put together, and the face that the API services call."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -19,7 +20,13 @@ from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberRecord, Membership
 from kvnode.mvcc.hashing import RevisionHash, StateHash
 from kvnode.mvcc.watch import WatchHub
-from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType, LeaseTimeToLiveResponse, TxnRequest
+from kvnode.pb.rpc_pb2 import (
+    AlarmRequest,
+    AlarmType,
+    LeaseCheckpointRequest,
+    LeaseTimeToLiveResponse,
+    TxnRequest,
+)
 from kvnode.raft.config import RaftConfig
 from kvnode.raft.events import Event, LeaderChanged
 from kvnode.raft.messages import InstallSnapshot, Message
@@ -62,6 +69,10 @@ ResultT = TypeVar("ResultT")
 #: How long a leader that stops waits for another to take over, and then for accepted writes.
 HAND_OVER_S = 0.7
 DRAIN_S = 0.5
+
+#: How long a leader that hands over tries to log what is left of leases, and how many at a time.
+CHECKPOINT_S = 0.3
+CHECKPOINT_BATCH = 5000
 
 #: A removed member goes on this long, so that the others hear of the commit from it.
 REMOVED_LINGER_S = 1.0
@@ -303,11 +314,24 @@ class Member:
         ]
         if not candidates:
             return
+        await self._checkpoint_before_transfer()
+        if not self.is_leader:
+            return
         target = max(candidates)[1]
         log.info("handing leadership over to member %x", target)
         self.node.transfer_leadership(target)
         self.driver.wake()
         await self._until(lambda: self.leader_id not in (0, self.member_id), HAND_OVER_S)
+
+    async def _checkpoint_before_transfer(self) -> None:
+        """Let the next leader know how much is left of each lease, if that can be said quickly."""
+        if not self.config.lease_checkpoint:
+            return
+        checkpoints = self.applier.lessor.checkpoints(self.now_s())
+        with contextlib.suppress(TimeoutError, KvError):
+            async with asyncio.timeout(CHECKPOINT_S):
+                for start in range(0, len(checkpoints), CHECKPOINT_BATCH):
+                    await self.checkpoint_leases(checkpoints[start : start + CHECKPOINT_BATCH])
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline_s = self.now_s() + timeout_s
@@ -484,25 +508,56 @@ class Member:
 
     # Leases.
 
-    async def lease_renew(self, lease_id: int) -> int:
-        """Return the lease's new TTL in seconds; 0: it is gone."""
-        ttl_s = await self._calls.lease_renew(lease_id)
-        self.stats.lease_renewed += ttl_s > 0
-        return ttl_s
+    def lease_renew(self, lease_id: int) -> "asyncio.Future[int]":
+        """Begin to renew a lease; the result is its new TTL in seconds, 0: it is gone."""
+        outcome = self._calls.lease_renew(lease_id)
+        outcome.add_done_callback(self._count_renewal)
+        return outcome
+
+    def _count_renewal(self, outcome: "asyncio.Future[int]") -> None:
+        if not outcome.cancelled() and outcome.exception() is None:
+            self.stats.lease_renewed += outcome.result() > 0
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
         """Return a lease's times, header left to the caller; TTL -1: it is gone."""
         return await self._calls.lease_time_to_live(lease_id, keys)
 
-    async def renew_lease_here(self, lease_id: int) -> int:
-        """As leader: start the lease's time anew and return it; 0: it is gone.
+    async def renew_leases_here(self, lease_ids: Sequence[int]) -> list[int]:
+        """As leader: start the leases' time anew and return each one's; 0: it is gone.
 
         Raises:
             KvError: This member does not lead, or could not make sure of it in time.
         """
-        renewal = Renewal(self.replica, lease_id, self.now_s())
+        renewal = Renewal(self.replica, lease_ids, self.now_s())
+        if renewal.checkpointed:
+            await self.checkpoint_leases([(lease_id, 0) for lease_id in renewal.checkpointed])
         await self.confirm_linearizable()
         return renewal.finish(self.now_s())
+
+    async def checkpoint_leases(self, checkpoints: Sequence[tuple[int, int]]) -> None:
+        """As leader: log what is left of leases in seconds; 0 takes back what was logged.
+
+        Raises:
+            KvError: Another member leads by now, or the quorum was not reached in time.
+        """
+        request = LeaseCheckpointRequest()
+        for lease_id, remaining_s in checkpoints:
+            request.checkpoints.add(ID=lease_id, remaining_TTL=remaining_s)
+        lessor = self.applier.lessor
+        lease_ids = [lease_id for lease_id, remaining_s in checkpoints if remaining_s]
+        lessor.checkpoint_begun(lease_ids)
+        outcome: asyncio.Future[object] = self._loop.create_future()
+
+        def done(result: object) -> None:
+            if not isinstance(result, KvError):
+                lessor.checkpoint_applied(lease_ids)
+            if not outcome.done():
+                outcome.set_result(result)
+
+        self.propose_as_leader(CommandKind.LEASE_CHECKPOINT, request.SerializeToString(), done)
+        result = await outcome
+        if isinstance(result, KvError):
+            raise result
 
     def lease_time_to_live_here(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
         """As leader: what is left of the lease."""
@@ -546,8 +601,10 @@ class Member:
             return
         if target_id not in self.node.conf_state.voters:
             raise BadLeaderTransfereeError
-        self.node.transfer_leadership(MemberId(target_id))
-        self.driver.wake()
+        await self._checkpoint_before_transfer()
+        if self.is_leader:
+            self.node.transfer_leadership(MemberId(target_id))
+            self.driver.wake()
         if not await self._until(lambda: self.leader_id == target_id, self.config.request_timeout_s):
             raise RequestTimeoutError
 

@@ -122,26 +122,30 @@ class Replica:
 
 
 class Renewal:
-    """One renewal of a lease by the leader, in two halves around a round of the quorum.
+    """One renewal of leases by the leader, in two halves around a round of the quorum.
 
-    A leader that was cut off or stood still does not know that another one keeps the lease's
-    clock.  Once a read is confirmed that began after the first half, in the same term, there was
-    no other leader at that moment, and one that comes later gives the lease its whole TTL anew.
+    A leader that was cut off or stood still does not know that another one keeps the leases'
+    clocks.  Once a read is confirmed that began after the first half, in the same term, there was
+    no other leader at that moment, and one that comes later gives each lease its whole TTL anew,
+    unless the log holds a checkpoint of it: ``checkpointed`` says which must be taken back before.
     """
 
-    def __init__(self, replica: Replica, lease_id: int, now_s: float) -> None:
-        """Renew; the caller then begins a linearizable read.
+    def __init__(self, replica: Replica, lease_ids: Sequence[int], now_s: float) -> None:
+        """Renew; the caller then takes checkpoints back and begins a linearizable read.
 
         Raises:
             NotLeaderError: Ask the leader.
         """
         self._replica = replica
-        self._lease_id = lease_id
+        self._lease_ids = lease_ids
         self._term = replica.node.term
         self._renew(now_s)
+        lessor = replica.applier.lessor
+        #: To be logged with a checkpoint of 0, in this term, before ``finish``.
+        self.checkpointed = [lease_id for lease_id in lease_ids if lessor.has_checkpoint(lease_id)]
 
-    def finish(self, now_s: float) -> int:
-        """The read is confirmed: return the lease's TTL, 0 if it is gone.
+    def finish(self, now_s: float) -> list[int]:
+        """The read is confirmed: return each lease's TTL, 0 if it is gone.
 
         A grant that only followers had applied before may have come here meanwhile, so it counts.
 
@@ -152,12 +156,12 @@ class Renewal:
             raise NotLeaderError
         return self._renew(now_s)
 
-    def _renew(self, now_s: float) -> int:
+    def _renew(self, now_s: float) -> list[int]:
         lessor = self._replica.applier.lessor
         # A leader keeps the clocks from when its election was reported.
         if self._replica.node.role is not Role.LEADER or not lessor.is_primary:
             raise NotLeaderError
-        return lessor.renew(self._lease_id, now_s)
+        return [lessor.renew(lease_id, now_s) for lease_id in self._lease_ids]
 
 
 class Requests:

@@ -7,6 +7,7 @@ membership: each piece is short, so no request waits long for any of them.
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,13 @@ __all__ = ["Upkeep"]
 
 #: Leases revoked by one log entry at most.
 REVOKE_BATCH = 1000
+#: Keys that expire by one entry, about: all of them go in one turn of the loop.
+REVOKE_KEYS = 2000
+#: Leases whose remaining time one log entry tells.
+CHECKPOINT_BATCH = 1000
 LEASE_SCAN_S = 0.5
+#: Pause after an entry that left expired leases over.
+LEASE_PAUSE_S = 0.05
 
 #: Records that one slice of a compaction looks at, and the pause after it: about a millisecond
 #: of work, so that requests get most of every turn.
@@ -110,17 +117,31 @@ class Upkeep:
 
     async def _expire_leases(self) -> None:
         member = self._member
+        pause_s = LEASE_SCAN_S
         while True:
-            await asyncio.sleep(LEASE_SCAN_S)
+            await asyncio.sleep(pause_s)
+            pause_s = LEASE_SCAN_S
             if not member.is_leader:
                 continue
-            expired = member.applier.lessor.expired(member.now_s(), REVOKE_BATCH)
-            if not expired:
-                continue
-            # A leader that was cut off must not revoke by a clock that the new leader has restarted:
-            # what it proposes in its own term can't be committed, and is proposed in no other.
-            member.propose_as_leader(CommandKind.LEASE_REVOKE_MANY, encode_lease_ids(expired), _ignore)
-            member.stats.lease_expired += len(expired)
+            lessor, now_s = member.applier.lessor, member.now_s()
+            expired = lessor.expired(now_s, REVOKE_BATCH, limit_keys=REVOKE_KEYS)
+            if expired:
+                # A leader that was cut off must not revoke by a clock that the new leader has restarted:
+                # what it proposes in its own term can't be committed, and is proposed in no other.
+                member.propose_as_leader(CommandKind.LEASE_REVOKE_MANY, encode_lease_ids(expired), _ignore)
+                member.stats.lease_expired += len(expired)
+                if (lessor.next_expiry_s() or math.inf) <= now_s:
+                    pause_s = LEASE_PAUSE_S
+            if member.config.lease_checkpoint:
+                due = lessor.checkpoints_due(now_s, CHECKPOINT_BATCH)
+                if due:
+                    await self._checkpoint(due)
+
+    async def _checkpoint(self, due: list[tuple[int, int]]) -> None:
+        try:
+            await self._member.checkpoint_leases(due)
+        except KvError as error:
+            log.info("could not log what is left of %d leases: %s", len(due), error)
 
     # Old revisions.
 

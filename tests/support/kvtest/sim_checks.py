@@ -35,10 +35,15 @@ def digest(applier: Applier) -> Digest:
         applier.store.current_revision,
         applier.store.compact_revision,
         RevisionHash(applier.store).finish(),
-        tuple((i, lease.ttl_s, tuple(sorted(lease.keys))) for i in leases if (lease := lessor.get(i))),
+        tuple(
+            (i, lease.ttl_s, lease.remaining_s, tuple(sorted(lease.keys)))
+            for i in leases
+            if (lease := lessor.get(i))
+        ),
         tuple(applier.membership.sorted()),
         applier.membership.removed,
         applier.conf_state,
+        (applier.cluster_version.version, applier.cluster_version.downgrade_target),
     )
 
 

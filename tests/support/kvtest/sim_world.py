@@ -132,6 +132,7 @@ class SimWorld:
                 (plan.renewals, self._client_renewal),
                 (1.0, self._compact_slices),
                 (2.0, self._expire_leases),
+                (0.5, self._checkpoint_leases),
             ):
                 if rate:
                     self._repeat(rate, action)
@@ -592,28 +593,73 @@ class SimWorld:
         leases = process.applier.lessor.leases()
         if not leases:
             return
-        lease_id = self.rng.choice(leases)
+        # Rather a short one: it is those that can run out too early before the run is over.
+        some = self.rng.sample(leases, min(len(leases), 4))
+        lease_id = min(some, key=lambda lease: process.applier.lessor.get(lease).ttl_s)  # type: ignore[union-attr]
 
         def renew() -> None:
             asked_s = self._now_s
             try:
-                renewal = Renewal(process.replica, lease_id, asked_s)
+                renewal = Renewal(process.replica, [lease_id], asked_s)
             except NotLeaderError:
                 return
 
             def done(error: KvError | None) -> None:
                 try:
-                    ttl_s = renewal.finish(self._now_s) if error is None else 0
+                    ttl_s = renewal.finish(self._now_s)[0] if error is None else 0
                 except NotLeaderError:
                     return
                 if ttl_s:
                     self.note("renewed", process.member_id, lease_id, ttl_s)
                     self.promises[lease_id] = max(self.promises.get(lease_id, 0.0), asked_s + ttl_s)
 
-            process.reads.add(done, self._now_s)
-            self.wake(process)
+            def read(result: object = None) -> None:
+                if not isinstance(result, KvError) and process.is_alive:
+                    process.reads.add(done, self._now_s)
+                    self.wake(process)
+
+            if renewal.checkpointed:
+                self._log_checkpoint(process, [(lease_id, 0)], read)
+            else:
+                read()
 
         self._guarded(process, renew)
+
+    def _checkpoint_leases(self) -> None:
+        """Log what is left of some leases, as a leader does now and then and before it hands over."""
+        for process in self.up():
+            if process.node.role is not Role.LEADER:
+                continue
+            left = process.applier.lessor.checkpoints(self._now_s)
+            if left:
+                chosen = self.rng.sample(left, min(len(left), 10))
+                self._guarded(process, partial(self._log_checkpoint, process, chosen, _ignore))
+
+    def _log_checkpoint(
+        self, process: Process, checkpoints: list[tuple[int, int]], done: Callable[[object], None]
+    ) -> None:
+        """``Member.checkpoint_leases``."""
+        lessor = process.applier.lessor
+        lease_ids = [lease_id for lease_id, remaining_s in checkpoints if remaining_s]
+        lessor.checkpoint_begun(lease_ids)
+        self.note("checkpoint", process.member_id, checkpoints)
+        request = rpc.LeaseCheckpointRequest()
+        for lease_id, remaining_s in checkpoints:
+            request.checkpoints.add(ID=lease_id, remaining_TTL=remaining_s)
+
+        def applied(result: object) -> None:
+            if not isinstance(result, KvError):
+                lessor.checkpoint_applied(lease_ids)
+            done(result)
+
+        process.proposals.add(
+            CommandKind.LEASE_CHECKPOINT,
+            request.SerializeToString(),
+            applied,
+            self._now_s,
+            only_term=process.node.term,
+        )
+        self.wake(process)
 
     def _some_lease(self, process: Process) -> int:
         leases = process.applier.lessor.leases()
