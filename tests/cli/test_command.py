@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import kvnode
+from kvnode.api.version import ETCD_VERSION
 from kvnode.server.errors import ExitCode
 
 
@@ -24,11 +25,13 @@ def kvnode_command(*arguments: str, **environment: str) -> subprocess.CompletedP
     )
 
 
-def test_the_version_names_the_program_and_the_api_it_serves() -> None:
+def test_the_version_has_the_form_of_etcds() -> None:
     done = kvnode_command("--version")
     assert done.returncode == 0
-    assert done.stdout.splitlines()[0].startswith("kvnode Version: ")
-    assert done.stdout.splitlines()[1] == "API: etcd 3.6.14"
+    fields = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert list(fields) == ["etcd Version", "kvnode Version", "Python Version", "Python OS/Arch"]
+    assert fields["etcd Version"] == ETCD_VERSION
+    assert fields["Python OS/Arch"].startswith("linux/")
     assert done.stderr == ""
 
 

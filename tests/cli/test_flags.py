@@ -10,6 +10,7 @@ from kvnode.server.config import (
     InitialClusterState,
     LogFormat,
     LogLevel,
+    LogRotation,
     NodeConfig,
     PeriodicCompaction,
     RevisionCompaction,
@@ -178,24 +179,104 @@ def test_flags_that_etcd_has_renamed_still_work() -> None:
 
 
 @pytest.mark.parametrize(
-    "argument",
-    [
-        "--client-crl-file=/crl",
-        "--auto-tls",
-        "--auto-tls=true",
-        "--tls-min-version=TLS1.3",
-        "--wal-dir=/wal",
-        "--force-new-cluster",
-        "--config-file=/etc/etcd.yaml",
-        "--discovery-srv=example.com",
-    ],
+    "argument", ["--discovery=http://x", "--discovery-srv=example.com", "--discovery-endpoints=http://x"]
 )
-def test_flags_that_it_would_be_unsafe_to_ignore_are_refused(argument: str) -> None:
-    assert refusal_of(argument).endswith("is not supported, and ignoring it would be unsafe")
+def test_a_cluster_is_not_discovered(argument: str) -> None:
+    assert refusal_of(argument) == (
+        f"{argument} is not supported: members are found by --initial-cluster, not by a discovery service or"
+        " DNS records"
+    )
+    assert refusal_of(ETCD_DISCOVERY="http://x").startswith("ETCD_DISCOVERY=http://x is not supported")
+    config_of("--discovery=", "--discovery-srv=")
 
 
-def test_refused_flags_may_say_what_is_so_anyway() -> None:
-    config_of("--auto-tls=false", "--tls-min-version=TLS1.2", "--client-crl-file=", "--peer-auto-tls=0")
+CERTIFICATES = ("--cert-file=/c", "--key-file=/k", "--peer-cert-file=/pc", "--peer-key-file=/pk")
+
+
+def tls_of(*arguments: str) -> tuple[TlsConfig, TlsConfig]:
+    config = config_of(*CERTIFICATES, *arguments)
+    assert config.client_tls is not None
+    assert config.peer_tls is not None
+    return config.client_tls, config.peer_tls
+
+
+def test_tls_versions_and_suites_are_for_clients_and_members() -> None:
+    suites = (
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305,TLS_AES_128_GCM_SHA256"
+    )
+    for tls in tls_of("--tls-max-version=TLS1.3", f"--cipher-suites={suites}"):
+        assert (tls.min_version, tls.max_version) == ("TLS1.2", "TLS1.3")
+        assert tls.cipher_suites == (
+            "ECDHE-RSA-AES128-GCM-SHA256",
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+            "TLS_AES_128_GCM_SHA256",
+        )
+    for tls in tls_of("--tls-min-version=TLS1.3"):
+        assert (tls.min_version, tls.max_version, tls.cipher_suites) == ("TLS1.3", None, ())
+
+
+def test_each_side_has_its_revoked_certificates_and_names() -> None:
+    client, peer = tls_of(
+        "--client-crl-file=/ccrl",
+        "--peer-crl-file=/pcrl",
+        "--client-cert-allowed-hostname=a, b",
+        "--peer-cert-allowed-hostname=c",
+        "--peer-skip-client-san-verification",
+    )
+    assert (client.crl_file, client.allowed_hostnames) == (Path("/ccrl"), ("a", "b"))
+    assert (peer.crl_file, peer.allowed_hostnames) == (Path("/pcrl"), ("c",))
+    assert [each.checks_caller_address for each in (client, peer)] == [False, False]
+    assert tls_of()[1].checks_caller_address
+
+
+def test_made_certificates_lie_in_the_data_directory_unless_others_are_given() -> None:
+    config = config_of("--auto-tls", "--peer-auto-tls=1", "--data-dir=/d", "--self-signed-cert-validity=3")
+    assert config.self_signed_cert_validity_years == 3
+    for tls, side in ((config.client_tls, "client"), (config.peer_tls, "peer")):
+        assert tls == TlsConfig(
+            cert_file=Path(f"/d/fixtures/{side}/cert.pem"),
+            key_file=Path(f"/d/fixtures/{side}/key.pem"),
+            is_self_signed=True,
+            checks_caller_address=side == "peer",
+        )
+    assert not tls_of("--auto-tls", "--peer-auto-tls")[0].is_self_signed
+
+
+def test_feature_gates_are_known_by_name() -> None:
+    defaults = config_of().feature_gates
+    assert defaults["FastLeaseKeepAlive"]
+    assert not defaults["InitialCorruptCheck"]
+    gates = config_of(
+        "--feature-gates=AllAlpha=true,LeaseCheckpoint=false,LeaseCheckpointPersist=false"
+    ).feature_gates
+    assert gates["InitialCorruptCheck"]
+    assert not gates["LeaseCheckpoint"]
+    assert config_of("--experimental-initial-corrupt-check").feature_gates["InitialCorruptCheck"]
+    assert not config_of("--experimental-txn-mode-write-with-shared-buffer=false").feature_gates[
+        "TxnModeWriteWithSharedBuffer"
+    ]
+
+
+def test_log_outputs_may_be_several_and_files() -> None:
+    assert config_of().log_outputs == ("stderr",)
+    assert config_of("--log-outputs=stdout,/a,stderr,/a").log_outputs == ("stdout", "/a", "stderr")
+    assert config_of("--log-outputs=systemd/journal").log_outputs == ("stderr",)
+    assert config_of("--log-outputs=/a").log_rotation is None
+    assert config_of("--log-outputs=/a,stderr", "--enable-log-rotation").log_rotation == LogRotation()
+    rotation = '{"maxsize": 2, "maxage": 3, "maxbackups": 4, "localtime": true, "compress": true}'
+    assert config_of(
+        "--log-outputs=/a", "--enable-log-rotation", f"--log-rotation-config-json={rotation}"
+    ).log_rotation == LogRotation(
+        max_size_bytes=2 * 1024 * 1024, max_age_days=3, max_backups=4, local_time=True, compress=True
+    )
+
+
+def test_a_url_given_twice_is_listened_on_once() -> None:
+    url = "http://127.0.0.1:2379"
+    config = config_of(
+        f"--listen-client-urls={url},http://127.0.0.1:2381,{url}", f"--advertise-client-urls={url}"
+    )
+    assert [str(each) for each in config.listen_client_urls] == [url, "http://127.0.0.1:2381"]
 
 
 @pytest.mark.parametrize(
@@ -295,6 +376,76 @@ def test_refused_flags_may_say_what_is_so_anyway() -> None:
         ),
         pytest.param(
             ("--cert-file=/a",), "--cert-file and --key-file must be given together", id="certificate-only"
+        ),
+        pytest.param(
+            ("--feature-gates=Nonsense=true",),
+            "invalid value 'Nonsense=true' for --feature-gates: unrecognized feature gate: Nonsense; known"
+            " are AllAlpha, AllBeta, CompactHashCheck, FastLeaseKeepAlive, InitialCorruptCheck,"
+            " LeaseCheckpoint, LeaseCheckpointPersist, PriorityRequest, SetMemberLocalAddr,"
+            " StopGRPCServiceOnDefrag, TxnModeWriteWithSharedBuffer",
+            id="unknown-gate",
+        ),
+        pytest.param(
+            ("--feature-gates=InitialCorruptCheck=maybe",),
+            "invalid value 'InitialCorruptCheck=maybe' for --feature-gates: 'InitialCorruptCheck=maybe': the"
+            " value must be true or false",
+            id="gate-without-switch",
+        ),
+        pytest.param(
+            ("--feature-gates=InitialCorruptCheck=true", "--experimental-initial-corrupt-check"),
+            "cannot specify both flags: --initial-corrupt-check and --feature-gates=InitialCorruptCheck",
+            id="gate-twice",
+        ),
+        pytest.param(
+            ("--feature-gates=LeaseCheckpointPersist=true",),
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+            id="gate-that-needs-another",
+        ),
+        pytest.param(
+            ("--cipher-suites=TLS_X",),
+            "invalid value 'TLS_X' for --cipher-suites: unexpected TLS cipher suite 'TLS_X'",
+            id="unknown-suite",
+        ),
+        pytest.param(
+            ("--cipher-suites=TLS_AES_128_GCM_SHA256", "--tls-min-version=TLS1.3"),
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+            id="suites-of-1.3",
+        ),
+        pytest.param(
+            ("--tls-min-version=TLS1.1",),
+            "invalid value 'TLS1.1' for --tls-min-version: must be one of TLS1.2, TLS1.3",
+            id="old-tls",
+        ),
+        pytest.param(
+            ("--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"),
+            "invalid value 'TLS1.3' for --tls-min-version: must be at most TLS1.2",
+            id="no-tls-left",
+        ),
+        pytest.param(
+            ("--client-crl-file=/x",),
+            "--client-crl-file needs --cert-file and --key-file",
+            id="crl-without-certificate",
+        ),
+        pytest.param(
+            ("--self-signed-cert-validity=0",),
+            "invalid value 0 for --self-signed-cert-validity: must be at least 1",
+            id="validity",
+        ),
+        pytest.param(
+            ("--log-outputs=default,/x",),
+            "invalid value 'default,/x' for --log-outputs: must be 'default' alone, or a list without it",
+            id="default-and-more",
+        ),
+        pytest.param(
+            ("--enable-log-rotation",),
+            "--enable-log-rotation needs exactly one file among --log-outputs",
+            id="rotation-without-file",
+        ),
+        pytest.param(
+            ("--enable-log-rotation", "--log-outputs=/x", '--log-rotation-config-json={"maxsize": "x"}'),
+            'invalid value \'{"maxsize": "x"}\' for --log-rotation-config-json: maxsize must be a'
+            " number, 0 or more",
+            id="rotation-config",
         ),
         pytest.param(
             ("--peer-client-cert-auth",),

@@ -21,7 +21,7 @@ def root_logger() -> Iterator[logging.Logger]:
 
 def lines_of(log_format: LogFormat, level: LogLevel = LogLevel.INFO) -> tuple[logging.Logger, io.StringIO]:
     stream = io.StringIO()
-    logs.configure(level, log_format, stream)
+    logs.configure(level, log_format, (stream,))
     return logging.getLogger("kvnode.test"), stream
 
 

@@ -11,9 +11,9 @@ import pytest
 from kvnode.cli import node
 from kvnode.cli.failures import ListenFlagError, explain
 from kvnode.pb import rpc_pb2 as pb
-from kvnode.rpc.tls import CertificateError
 from kvnode.server.config import NodeConfig, parse_urls
 from kvnode.server.errors import ExitCode, StartError
+from kvnode.server.tls import CertificateError
 from kvnode.storage.data_dir import (
     DataDirectoryForeignError,
     DataDirectoryLockedError,

@@ -16,9 +16,9 @@ from grpc import aio
 from kvnode.api.port import RpcError, StreamCall, StreamMethod, UnaryCall, UnaryMethod
 from kvnode.rpc.grpcio import GrpcServer
 from kvnode.rpc.listen import ListenError
-from kvnode.rpc.tls import CertificateError
 from kvnode.server.config import TlsConfig, parse_url
 from kvnode.server.errors import StoppedError
+from kvnode.server.tls import CertificateError
 from kvnode.status import StatusCode
 from kvtest.certificates import TestAuthority
 from kvtest.local_member import local_config

@@ -1,10 +1,12 @@
 """From flag values to a checked ``NodeConfig``."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from kvnode.cli.flags import CommandLine, FlagError
+from kvnode.cli.cipher_suites import openssl_names
+from kvnode.cli.flags import SWITCHED_GATES, CommandLine, FlagError
 from kvnode.cli.values import parse_bool, parse_duration_s, parse_int
 from kvnode.server.config import (
     DEFAULT_QUOTA_BYTES,
@@ -13,14 +15,17 @@ from kvnode.server.config import (
     InitialClusterState,
     LogFormat,
     LogLevel,
+    LogRotation,
     NodeConfig,
     PeriodicCompaction,
     RevisionCompaction,
     TlsConfig,
+    TlsVersion,
     Url,
     parse_initial_cluster,
     parse_urls,
 )
+from kvnode.server.features import parse_feature_gates
 
 __all__ = ["assemble"]
 
@@ -34,6 +39,14 @@ _FLAG_OF_FIELD = {
     "grpc_keepalive_interval_s": "grpc-keepalive-interval",
     "grpc_keepalive_timeout_s": "grpc-keepalive-timeout",
     "watch_progress_notify_interval_s": "watch-progress-notify-interval",
+    "self_signed_cert_validity_years": "self-signed-cert-validity",
+}
+
+
+#: Flags of a side whose silent loss would be a danger if that side has no certificate.
+_NEEDING = {
+    "": ("trusted-ca-file", "client-crl-file", "client-cert-allowed-hostname"),
+    "peer-": ("peer-trusted-ca-file", "peer-crl-file", "peer-cert-allowed-cn", "peer-cert-allowed-hostname"),
 }
 
 
@@ -53,8 +66,20 @@ class _Assembler:
     def config(self) -> NodeConfig:
         name = self._text("name")
         advertise_peer_urls = self._urls("initial-advertise-peer-urls")
-        if "listen-client-urls" in self._line.sources and "advertise-client-urls" not in self._line.sources:
+        if (
+            "listen-client-urls" in self._line.sources
+            and "advertise-client-urls" not in self._line.sources
+            # As etcd, which keeps the default beside a file.
+            and not self._line.config_file
+        ):
             raise FlagError("--advertise-client-urls is required when --listen-client-urls is set explicitly")
+        # Also where nothing is encrypted: a mistake should not wait for the day that changes.
+        min_version, max_version = self._tls_version("tls-min-version"), self._tls_version("tls-max-version")
+        if min_version and max_version and min_version > max_version:
+            raise FlagError(
+                f"invalid value '{min_version}' for --tls-min-version: must be at most {max_version}"
+            )
+        self._cipher_suites()
         is_cluster_given = "initial-cluster" in self._line.sources
         initial_cluster = (
             self._read("initial-cluster", parse_initial_cluster)
@@ -65,6 +90,8 @@ class _Assembler:
             return NodeConfig(
                 name=name,
                 data_dir=self._data_dir(name),
+                wal_dir=self._path("wal-dir"),
+                socket_reuse_port=self._bool("socket-reuse-port"),
                 listen_peer_urls=self._listen_urls("listen-peer-urls"),
                 listen_client_urls=self._listen_urls("listen-client-urls"),
                 listen_client_http_urls=self._listen_urls("listen-client-http-urls"),
@@ -90,13 +117,18 @@ class _Assembler:
                 grpc_keepalive_interval_s=self._duration_s("grpc-keepalive-interval"),
                 grpc_keepalive_timeout_s=self._duration_s("grpc-keepalive-timeout"),
                 watch_progress_notify_interval_s=self._duration_s("watch-progress-notify-interval"),
-                client_tls=self._tls(""),
-                peer_tls=self._tls("peer-"),
+                self_signed_cert_validity_years=self._int("self-signed-cert-validity"),
+                client_tls=self._tls("", name),
+                peer_tls=self._tls("peer-", name),
                 log_level=self._choice("log-level", LogLevel),
                 log_format=self._choice("log-format", LogFormat),
-                log_to_stdout=self._log_to_stdout(),
+                log_outputs=self._log_outputs(),
+                log_rotation=self._log_rotation(),
                 metrics_extensive=self._metrics_extensive(),
                 warning_unary_request_duration_s=self._duration_s("warning-unary-request-duration"),
+                warning_apply_duration_s=self._duration_s("warning-apply-duration"),
+                feature_gates=self._feature_gates(),
+                force_new_cluster=self._bool("force-new-cluster"),
                 unsafe_no_fsync=self._bool("unsafe-no-fsync"),
             )
         except ConfigError as error:
@@ -174,13 +206,39 @@ class _Assembler:
         window_s = self._read_as(flag, _hours_or_duration_s)
         return PeriodicCompaction(window_s=window_s) if window_s != 0 else None
 
-    def _log_to_stdout(self) -> bool:
-        def parse(text: str) -> bool:
-            if text not in ("default", "stderr", "stdout"):
-                raise ValueError("stderr or stdout")
-            return text == "stdout"
+    def _log_outputs(self) -> tuple[str, ...]:
+        def parse(text: str) -> tuple[str, ...]:
+            outputs = tuple(dict.fromkeys(_list(text))) or ("default",)
+            if len(outputs) > 1 and "default" in outputs:
+                raise ValueError("'default' alone, or a list without it")
+            # What goes to standard error ends up in the journal by itself.
+            return tuple("stderr" if each in ("default", "systemd/journal") else each for each in outputs)
 
         return self._read_as("log-outputs", parse)
+
+    def _log_rotation(self) -> LogRotation | None:
+        if not self._bool("enable-log-rotation"):
+            return None
+        files = [output for output in self._log_outputs() if output not in ("stderr", "stdout")]
+        if len(files) != 1:
+            raise FlagError("--enable-log-rotation needs exactly one file among --log-outputs")
+        return self._read("log-rotation-config-json", parse_log_rotation)
+
+    def _feature_gates(self) -> dict[str, bool]:
+        gates = self._read("feature-gates", parse_feature_gates)
+        for flag, gate in SWITCHED_GATES.items():
+            if flag not in self._line.sources:
+                continue
+            if gate in self._text("feature-gates"):
+                raise FlagError(
+                    f"cannot specify both flags: {self._line.sources[flag]} and --feature-gates={gate}"
+                )
+            gates[gate] = self._bool(flag)
+        if gates["LeaseCheckpointPersist"] and not gates["LeaseCheckpoint"]:
+            raise FlagError(
+                "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+            )
+        return gates
 
     def _metrics_extensive(self) -> bool:
         def parse(text: str) -> bool:
@@ -190,16 +248,23 @@ class _Assembler:
 
         return self._read_as("metrics", parse)
 
-    def _tls(self, prefix: str) -> TlsConfig | None:
+    def _tls(self, prefix: str, name: str) -> TlsConfig | None:
         cert_file, key_file = self._path(f"{prefix}cert-file"), self._path(f"{prefix}key-file")
         ca_file = self._path(f"{prefix}trusted-ca-file")
         client_cert_auth = self._bool(f"{prefix}client-cert-auth")
+        is_self_signed = self._bool(f"{prefix}auto-tls") and cert_file is None and key_file is None
+        if is_self_signed:
+            fixtures = self._data_dir(name) / "fixtures" / ("peer" if prefix else "client")
+            # As etcd: who relies on made certificates can't check others.
+            cert_file, key_file = fixtures / "cert.pem", fixtures / "key.pem"
+            ca_file, client_cert_auth = None, False
         if cert_file is None or key_file is None:
             if cert_file is not None or key_file is not None:
                 raise FlagError(f"--{prefix}cert-file and --{prefix}key-file must be given together")
-            if client_cert_auth or ca_file is not None:
-                given = f"{prefix}client-cert-auth" if client_cert_auth else f"{prefix}trusted-ca-file"
-                raise FlagError(f"--{given} needs --{prefix}cert-file and --{prefix}key-file")
+            needing = [f"{prefix}client-cert-auth"] if client_cert_auth else []
+            needing += [flag for flag in _NEEDING[prefix] if self._text(flag)]
+            if needing:
+                raise FlagError(f"--{needing[0]} needs --{prefix}cert-file and --{prefix}key-file")
             return None
         if client_cert_auth and ca_file is None:
             raise FlagError(f"--{prefix}client-cert-auth needs --{prefix}trusted-ca-file")
@@ -208,6 +273,7 @@ class _Assembler:
         client_key_file = self._path("peer-client-key-file") if is_peer else None
         if (client_cert_file is None) != (client_key_file is None):
             raise FlagError("--peer-client-cert-file and --peer-client-key-file must be given together")
+        hostnames = "peer-cert-allowed-hostname" if is_peer else "client-cert-allowed-hostname"
         return TlsConfig(
             cert_file=cert_file,
             key_file=key_file,
@@ -216,16 +282,60 @@ class _Assembler:
             client_cert_auth=client_cert_auth or ca_file is not None,
             client_cert_file=client_cert_file,
             client_key_file=client_key_file,
-            allowed_common_names=self._names("peer-cert-allowed-cn") if is_peer else (),
-            allowed_hostnames=self._names("peer-cert-allowed-hostname") if is_peer else (),
+            allowed_common_names=_list(self._text("peer-cert-allowed-cn")) if is_peer else (),
+            allowed_hostnames=_list(self._text(hostnames)),
+            crl_file=self._path(f"{prefix}crl-file" if is_peer else "client-crl-file"),
+            checks_caller_address=is_peer and not self._bool("peer-skip-client-san-verification"),
+            is_self_signed=is_self_signed,
+            min_version=self._tls_version("tls-min-version") or TlsVersion.V1_2,
+            max_version=self._tls_version("tls-max-version"),
+            cipher_suites=self._cipher_suites(),
         )
+
+    def _tls_version(self, flag: str) -> TlsVersion | None:
+        return self._choice(flag, TlsVersion) if self._text(flag) else None
+
+    def _cipher_suites(self) -> tuple[str, ...]:
+        names = _list(self._text("cipher-suites"))
+        if names and self._text("tls-min-version") == TlsVersion.V1_3:
+            raise FlagError("cipher suites cannot be configured when only TLS1.3 is enabled")
+        return self._read("cipher-suites", lambda _: openssl_names(names))
 
     def _path(self, flag: str) -> Path | None:
         text = self._text(flag)
         return Path(text) if text else None
 
-    def _names(self, flag: str) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self._text(flag).split(",") if name.strip())
+
+def parse_log_rotation(text: str) -> LogRotation:
+    """Read lumberjack's settings, as etcd takes them.
+
+    Raises:
+        ValueError: Says what is wrong.
+    """
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"improperly formatted log rotation config: {error}") from error
+    known = {"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": False, "compress": False}
+    if not isinstance(fields, dict):
+        raise ValueError("must be a JSON object")
+    for key, default in known.items():
+        value = fields.setdefault(key, default)
+        if type(value) is not type(default) or value < 0:
+            raise ValueError(
+                f"{key} must be {'true or false' if default is False else 'a number, 0 or more'}"
+            )
+    return LogRotation(
+        max_size_bytes=(fields["maxsize"] or 100) * 1024 * 1024,
+        max_age_days=fields["maxage"],
+        max_backups=fields["maxbackups"],
+        local_time=fields["localtime"],
+        compress=fields["compress"],
+    )
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def _refuse_mode(text: str) -> str:

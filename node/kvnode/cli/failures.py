@@ -4,8 +4,8 @@ import errno
 from typing import NamedTuple
 
 from kvnode.rpc.listen import ListenError
-from kvnode.rpc.tls import CertificateError
 from kvnode.server.errors import ExitCode, StartError
+from kvnode.server.tls import CertificateError
 from kvnode.storage.data_dir import (
     DataDirectoryDamagedError,
     DataDirectoryForeignError,

@@ -1,8 +1,8 @@
-"""The flags, under etcd's names, and how a command line and an environment become their values.
+"""The flags, under etcd's names, and how a command line, an environment or a file become their values.
 
 Three kinds of flags are known: those that do something here; those of etcd that have no meaning here,
 taken with one warning so that a manifest written for etcd starts a member; and those whose silent
-loss would be a danger (an unchecked certificate, a log on another disk than asked), which are refused.
+loss would make another cluster than was asked for (discovery), which are refused.
 """
 
 import difflib
@@ -10,9 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from kvnode.cli.config_file import ConfigFileError, read_config_file
 from kvnode.cli.values import parse_bool
+from kvnode.server.features import FEATURES
 
-__all__ = ["FLAGS", "CommandLine", "Flag", "FlagError", "Treatment", "help_text", "read_command_line"]
+__all__ = [
+    "FLAGS",
+    "SWITCHED_GATES",
+    "CommandLine",
+    "Flag",
+    "FlagError",
+    "Treatment",
+    "help_text",
+    "read_command_line",
+]
 
 
 class FlagError(Exception):
@@ -23,6 +34,8 @@ class Treatment(Enum):
     """What becomes of a flag."""
 
     USED = "used"
+    #: Is a feature gate now.
+    GATE = "gate"
     IGNORED = "ignored"
     REFUSED = "refused"
 
@@ -36,6 +49,7 @@ class Flag(NamedTuple):
     text: str
     is_bool: bool = False
     treatment: Treatment = Treatment.USED
+    is_duration: bool = False
 
 
 class CommandLine(NamedTuple):
@@ -43,7 +57,7 @@ class CommandLine(NamedTuple):
 
     #: Values by flag name, defaults included.
     values: Mapping[str, str]
-    #: Names that were given, by flag or by environment, and where: ``--name`` or ``ETCD_NAME``.
+    #: Names that were given, and where: ``--name``, ``ETCD_NAME``, or ``name in /path/of/file``.
     sources: Mapping[str, str]
     #: Given flags that have no meaning here.
     ignored: Sequence[str]
@@ -51,15 +65,30 @@ class CommandLine(NamedTuple):
     unknown_variables: Sequence[str]
     wants_help: bool
     wants_version: bool
+    #: The configuration file, if one was read; nothing else counts then.
+    config_file: str = ""
+    #: Keys of the file that name no flag.
+    unknown_keys: Sequence[str] = ()
+    #: Flags and variables that the file made void.
+    overridden: Sequence[str] = ()
 
 
 def _used(name: str, default: str, text: str, *, is_bool: bool = False) -> Flag:
     return Flag(name, default, text, is_bool)
 
 
+def _duration(name: str, default: str, text: str) -> Flag:
+    return Flag(name, default, text, is_duration=True)
+
+
+#: As etcd has it: 100 MB a file, all are kept for ever.
+LOG_ROTATION_DEFAULT = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}'
+
 _MEMBER = (
+    _used("config-file", "", "YAML file of settings; flags and variables are ignored then."),
     _used("name", "default", "Name of this member."),
     _used("data-dir", "<name>.kvnode", "Directory of this member's data; used by no other process."),
+    _used("wal-dir", "", "Directory of the log, on a disk of its own; default: in the data directory."),
     _used("listen-peer-urls", "http://localhost:2380", "URLs to listen on for other members."),
     _used("listen-client-urls", "http://localhost:2379", "URLs to listen on for gRPC clients."),
     _used("listen-client-http-urls", "", "URLs to listen on for HTTP clients."),
@@ -72,10 +101,15 @@ _MEMBER = (
     _used("max-txn-ops", "128", "Operations allowed in one transaction."),
     _used("max-request-bytes", "1572864", "Largest request in bytes."),
     _used("max-concurrent-streams", "4294967295", "Streams that one client connection may have open."),
-    _used("grpc-keepalive-min-time", "5s", "Clients that ping more often are cut off."),
-    _used("grpc-keepalive-interval", "2h", "Time between pings to silent clients; 0: none."),
-    _used("grpc-keepalive-timeout", "20s", "Time until a client that does not answer a ping is cut off."),
-    _used("watch-progress-notify-interval", "10m", "Time between progress notifications of quiet watches."),
+    _duration("grpc-keepalive-min-time", "5s", "Clients that ping more often are cut off."),
+    _duration("grpc-keepalive-interval", "2h", "Time between pings to silent clients; 0: none."),
+    _duration("grpc-keepalive-timeout", "20s", "Time until a client that does not answer a ping is cut off."),
+    _duration(
+        "watch-progress-notify-interval", "10m", "Time between progress notifications of quiet watches."
+    ),
+    _used("socket-reuse-port", "false", "Let several processes listen on a port.", is_bool=True),
+    _used("socket-reuse-address", "false", "Listen on ports that linger; always so here.", is_bool=True),
+    _used("feature-gates", "", "Switches, name=true,name=false; see below."),
 )
 _CLUSTERING = (
     _used("initial-advertise-peer-urls", "http://localhost:2380", "URLs at which members reach this one."),
@@ -94,6 +128,9 @@ _SECURITY = (
     _used("key-file", "", "Its key (PEM)."),
     _used("trusted-ca-file", "", "CA that client certificates must come from (PEM)."),
     _used("client-cert-auth", "false", "Require client certificates.", is_bool=True),
+    _used("client-crl-file", "", "Revoked client certificates (a CRL, PEM or DER)."),
+    _used("client-cert-allowed-hostname", "", "SAN host names allowed among clients, separated by commas."),
+    _used("auto-tls", "false", "Make a certificate for clients to see.", is_bool=True),
     _used("peer-cert-file", "", "Certificate shown to other members (PEM)."),
     _used("peer-key-file", "", "Its key (PEM)."),
     _used("peer-trusted-ca-file", "", "CA that other members' certificates must come from (PEM)."),
@@ -102,15 +139,31 @@ _SECURITY = (
     _used("peer-client-key-file", "", "Its key."),
     _used("peer-cert-allowed-cn", "", "Common names allowed among members, separated by commas."),
     _used("peer-cert-allowed-hostname", "", "SAN host names allowed among members, separated by commas."),
+    _used("peer-crl-file", "", "Revoked certificates of members (a CRL, PEM or DER)."),
+    _used("peer-auto-tls", "false", "Encrypt between members without checking who they are.", is_bool=True),
+    _used(
+        "peer-skip-client-san-verification",
+        "false",
+        "Don't look whether a member's certificate names the address that it calls from.",
+        is_bool=True,
+    ),
+    _used("self-signed-cert-validity", "1", "Years that certificates made by auto-tls are valid."),
+    _used("cipher-suites", "", "Suites of TLS 1.2 allowed, by Go's names, separated by commas."),
+    _used("tls-min-version", "TLS1.2", "TLS1.2 or TLS1.3."),
+    _used("tls-max-version", "", "TLS1.2 or TLS1.3; empty: the newest there is."),
 )
 _LOGGING = (
     _used("log-level", "info", "debug, info, warn, error, panic or fatal."),
     _used("log-format", "json", "json or console."),
-    _used("log-outputs", "default", "stderr or stdout."),
+    _used("log-outputs", "default", "stderr, stdout or files, separated by commas."),
+    _used("enable-log-rotation", "false", "Begin a new file when one is full.", is_bool=True),
+    _used("log-rotation-config-json", LOG_ROTATION_DEFAULT, "When, in MB and days, and how many are kept."),
     _used("metrics", "basic", "basic, or extensive for histograms of request durations."),
-    _used("warning-unary-request-duration", "300ms", "Requests that take longer are logged; 0: none."),
+    _duration("warning-unary-request-duration", "300ms", "Requests that take longer are logged; 0: none."),
+    _duration("warning-apply-duration", "100ms", "Batches that take longer to apply are logged and counted."),
 )
 _UNSAFE = (
+    _used("force-new-cluster", "false", "Go on as the only member, with the data here.", is_bool=True),
     _used("unsafe-no-fsync", "false", "Acknowledge before data is on disk: loses data.", is_bool=True),
 )
 _GROUPS = (
@@ -131,8 +184,6 @@ _IGNORED_VALUES = {
     "backend-bbolt-freelist-type": "map",
     "raft-read-timeout": "5s",
     "raft-write-timeout": "5s",
-    "feature-gates": "",
-    "self-signed-cert-validity": "1",
     "client-cert-file": "",
     "client-key-file": "",
     "cors": "*",
@@ -140,7 +191,6 @@ _IGNORED_VALUES = {
     "bcrypt-cost": "10",
     "auth-token-ttl": "300",
     "logger": "zap",
-    "log-rotation-config-json": "",
     "distributed-tracing-address": "localhost:4317",
     "distributed-tracing-service-name": "etcd",
     "distributed-tracing-instance-id": "",
@@ -149,7 +199,6 @@ _IGNORED_VALUES = {
     "compact-hash-check-time": "1m",
     "compaction-batch-limit": "1000",
     "compaction-sleep-interval": "10ms",
-    "warning-apply-duration": "100ms",
     "bootstrap-defrag-threshold-megabytes": "0",
     "downgrade-check-time": "5s",
     "discovery-dial-timeout": "2s",
@@ -161,49 +210,42 @@ _IGNORED_VALUES = {
 }
 _IGNORED_SWITCHES = {
     "memory-mlock": "false",
-    "socket-reuse-port": "false",
-    "socket-reuse-address": "false",
     "enable-grpc-gateway": "true",
     "enable-pprof": "false",
-    "enable-log-rotation": "false",
     "enable-distributed-tracing": "false",
-    "initial-corrupt-check": "false",
-    "compact-hash-check-enabled": "false",
-    "enable-lease-checkpoint": "false",
-    "enable-lease-checkpoint-persist": "false",
-    "stop-grpc-service-on-defrag": "false",
-    "txn-mode-write-with-shared-buffer": "true",
     "discovery-insecure-transport": "true",
     "discovery-insecure-skip-tls-verify": "false",
 }
 
-#: Flags that can't be ignored: any other value than this one ends the start.
-_REFUSED_VALUES = {
-    "config-file": "",
-    "wal-dir": "",
-    "client-crl-file": "",
-    "peer-crl-file": "",
-    "client-cert-allowed-hostname": "",
-    "cipher-suites": "",
-    "tls-min-version": "TLS1.2",
-    "tls-max-version": "",
-    "host-whitelist": "*",
-    "discovery": "",
-    "discovery-token": "",
-    "discovery-endpoints": "",
-    "discovery-proxy": "",
-    "discovery-srv": "",
-    "discovery-srv-name": "",
-    "discovery-cert": "",
-    "discovery-key": "",
-    "discovery-cacert": "",
-    "discovery-user": "",
-    "discovery-password": "",
+#: Switches of etcd 3.5 that are feature gates now.
+SWITCHED_GATES: Mapping[str, str] = {
+    "initial-corrupt-check": "InitialCorruptCheck",
+    "compact-hash-check-enabled": "CompactHashCheck",
+    "enable-lease-checkpoint": "LeaseCheckpoint",
+    "enable-lease-checkpoint-persist": "LeaseCheckpointPersist",
+    "stop-grpc-service-on-defrag": "StopGRPCServiceOnDefrag",
+    "txn-mode-write-with-shared-buffer": "TxnModeWriteWithSharedBuffer",
 }
-_REFUSED_SWITCHES = ("auto-tls", "peer-auto-tls", "peer-skip-client-san-verification", "force-new-cluster")
+
+#: Flags that can't be ignored: any other value than none ends the start.
+_REFUSED_VALUES = (
+    "discovery",
+    "discovery-token",
+    "discovery-endpoints",
+    "discovery-proxy",
+    "discovery-srv",
+    "discovery-srv-name",
+    "discovery-cert",
+    "discovery-key",
+    "discovery-cacert",
+    "discovery-user",
+    "discovery-password",
+)
 
 #: Flags that etcd 3.5 had under a prefix that 3.6 dropped.
 _EXPERIMENTAL = "experimental-"
+#: In files, one of them has a spelling of its own.
+_ALIASES = {"experimental-snapshot-catch-up-entries": "snapshot-catchup-entries"}
 
 
 def _all_flags() -> Iterable[Flag]:
@@ -213,10 +255,10 @@ def _all_flags() -> Iterable[Flag]:
         yield Flag(name, default, "", treatment=Treatment.IGNORED)
     for name, default in _IGNORED_SWITCHES.items():
         yield Flag(name, default, "", is_bool=True, treatment=Treatment.IGNORED)
-    for name, default in _REFUSED_VALUES.items():
-        yield Flag(name, default, "", treatment=Treatment.REFUSED)
-    for name in _REFUSED_SWITCHES:
-        yield Flag(name, "false", "", is_bool=True, treatment=Treatment.REFUSED)
+    for name in SWITCHED_GATES:
+        yield Flag(name, "", "", is_bool=True, treatment=Treatment.GATE)
+    for name in _REFUSED_VALUES:
+        yield Flag(name, "", "", treatment=Treatment.REFUSED)
 
 
 FLAGS: Mapping[str, Flag] = {flag.name: flag for flag in _all_flags()}
@@ -225,10 +267,14 @@ FLAGS: Mapping[str, Flag] = {flag.name: flag for flag in _all_flags()}
 def read_command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> CommandLine:
     """Return all values; a flag outweighs its variable, and of a repeated flag the last one counts.
 
+    A configuration file outweighs both: given one, nothing else is read.
+
     Raises:
         FlagError: Something is unknown, lacks its value, or can't be had here.
     """
     given = _read_arguments(arguments)
+    if "help" in given or "version" in given:
+        return CommandLine({}, {}, (), (), "help" in given, "version" in given)
     sources = {name: f"--{name}" for name in given}
     unknown_variables = []
     for variable, value in sorted(environment.items()):
@@ -240,22 +286,65 @@ def read_command_line(arguments: Sequence[str], environment: Mapping[str, str]) 
         elif flag.name not in given and value:
             given[flag.name] = value
             sources[flag.name] = variable
-    wants_help = "help" in given
-    wants_version = "version" in given
+    path = given.get("config-file", "")
+    if not path:
+        return CommandLine(
+            _with_defaults(given), sources, _ignored(given, sources), unknown_variables, False, False
+        )
+    overridden = sorted([source for name, source in sources.items() if name != "config-file"])
+    given, unknown_keys = _read_file(path)
+    sources = {name: f"{name} in {path}" for name in given}
+    return CommandLine(
+        _with_defaults(given),
+        sources,
+        _ignored(given, sources),
+        unknown_variables,
+        False,
+        False,
+        path,
+        unknown_keys,
+        overridden,
+    )
+
+
+def _read_file(path: str) -> tuple[dict[str, str], list[str]]:
+    durations = frozenset(flag.name for flag in FLAGS.values() if flag.is_duration)
+    try:
+        found = read_config_file(path, durations)
+    except ConfigFileError as error:
+        raise FlagError(str(error)) from error
+    given, unknown = {}, []
+    for key, value in found.items():
+        flag = _find(key)
+        if flag is None or key == "config-file":
+            unknown.append(key)
+        elif value:
+            given[flag.name] = value
+    return given, sorted(unknown)
+
+
+def _with_defaults(given: Mapping[str, str]) -> dict[str, str]:
+    return {name: flag.default for name, flag in FLAGS.items()} | dict(given)
+
+
+def _ignored(given: Mapping[str, str], sources: Mapping[str, str]) -> list[str]:
+    """Where flags without a meaning here were given.
+
+    Raises:
+        FlagError: One can't be ignored, or a switch has no switch's value.
+    """
     ignored = []
     for name in sorted(given):
-        found = FLAGS.get(name)
-        if found is None:
-            continue
-        value = _normal(found, given[name], sources[name])
-        if found.treatment is Treatment.IGNORED and value != found.default:
+        flag = FLAGS[name]
+        value = _normal(flag, given[name], sources[name])
+        if flag.treatment is Treatment.IGNORED and value != flag.default:
             ignored.append(sources[name])
-        elif found.treatment is Treatment.REFUSED and value != found.default:
+        elif flag.treatment is Treatment.REFUSED and value != flag.default:
             raise FlagError(
-                f"{sources[name]}={given[name]} is not supported, and ignoring it would be unsafe"
+                f"{sources[name]}={given[name]} is not supported: members are found by --initial-cluster,"
+                " not by a discovery service or DNS records"
             )
-    values = {name: flag.default for name, flag in FLAGS.items()} | given
-    return CommandLine(values, sources, ignored, unknown_variables, wants_help, wants_version)
+    return ignored
 
 
 def help_text() -> str:
@@ -264,7 +353,8 @@ def help_text() -> str:
         "Usage: kvnode [flags]",
         "",
         "Starts a member.  Every flag may also be given as an environment variable: --data-dir as",
-        "ETCD_DATA_DIR.  Flags of etcd that have no meaning here are taken with a warning.",
+        "ETCD_DATA_DIR, or as a key of --config-file.  Flags of etcd that have no meaning here are taken",
+        "with a warning.",
         "",
         "  --help, --version",
     ]
@@ -272,6 +362,12 @@ def help_text() -> str:
         lines += ["", f"{title}:"]
         for flag in flags:
             lines += [f"  --{flag.name} '{flag.default}'", f"      {flag.text}"]
+    gates = [f"{name} ({gate.stage}, {str(gate.is_on).lower()})" for name, gate in FEATURES.items()]
+    lines += [
+        "",
+        "Feature gates, with AllAlpha and AllBeta for all of a kind:",
+        *(f"  {gate}" for gate in gates),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -287,7 +383,8 @@ def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
         stripped = argument[2:] if argument.startswith("--") else argument[1:]
         name, separator, value = stripped.partition("=")
         if name in ("help", "h", "version"):
-            given["version" if name == "version" else "help"] = "true"
+            if value.lower() not in ("false", "f", "0"):
+                given["version" if name == "version" else "help"] = "true"
             continue
         flag = _find(name)
         if flag is None:
@@ -304,7 +401,7 @@ def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _find(name: str) -> Flag | None:
-    flag = FLAGS.get(name)
+    flag = FLAGS.get(_ALIASES.get(name, name))
     if flag is None and name.startswith(_EXPERIMENTAL):
         flag = FLAGS.get(name.removeprefix(_EXPERIMENTAL))
     return flag

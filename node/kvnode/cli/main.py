@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from kvnode.cli.assemble import assemble
 from kvnode.cli.flags import CommandLine, FlagError, help_text, read_command_line
@@ -39,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = assemble(line)
     except FlagError as error:
         return _fail(str(error), ExitCode.CONFIG, environment)
-    logs.configure(config.log_level, config.log_format, _log_stream(config))
+    try:
+        logs.configure(config.log_level, config.log_format, config.log_outputs, config.log_rotation)
+    except OSError as error:
+        sentence = f"cannot write the log file {error.filename}: {error.strerror} (--log-outputs)"
+        return _fail(sentence, ExitCode.CONFIG, environment)
     _log_start(config, line)
     return _run(config, environment)
 
@@ -61,8 +64,10 @@ def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
     from kvnode.cli.deadline import ExitDeadline
     from kvnode.cli.failures import explain
     from kvnode.cli.node import run_node
+    from kvnode.cli.self_signed import make_certificates
 
     try:
+        make_certificates(config)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_node(config, ExitDeadline().begin))
     except Exception as error:
@@ -87,10 +92,6 @@ def _fail(sentence: str, exit_code: int, environment: Mapping[str, str], *, is_l
     return exit_code
 
 
-def _log_stream(config: NodeConfig) -> TextIO:
-    return sys.stdout if config.log_to_stdout else sys.stderr
-
-
 def _log_start(config: NodeConfig, line: CommandLine) -> None:
     logger.info(
         "starting kvnode",
@@ -103,6 +104,18 @@ def _log_start(config: NodeConfig, line: CommandLine) -> None:
             "pid": os.getpid(),
         },
     )
+    if line.config_file:
+        logger.info("settings come from a file", extra={"path": line.config_file})
+    if line.overridden:
+        logger.warning(
+            "flags and environment variables beside a configuration file are ignored",
+            extra={"ignored": line.overridden},
+        )
+    if line.unknown_keys:
+        logger.warning(
+            "keys of the configuration file that name no setting are ignored",
+            extra={"keys": line.unknown_keys},
+        )
     if line.ignored:
         logger.warning("flags of etcd without a meaning here are ignored", extra={"flags": line.ignored})
     if line.unknown_variables:
@@ -118,6 +131,15 @@ def _log_start(config: NodeConfig, line: CommandLine) -> None:
 
 
 def _version_text() -> str:
+    """The lines of ``etcd --version``, as scripts read the first one's last word."""
+    import platform
+
     from kvnode.api.version import ETCD_VERSION, program_version
 
-    return f"kvnode Version: {program_version()}\nAPI: etcd {ETCD_VERSION}\n"
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return (
+        f"etcd Version: {ETCD_VERSION}\n"
+        f"kvnode Version: {program_version()}\n"
+        f"Python Version: {platform.python_version()}\n"
+        f"Python OS/Arch: {platform.system().lower()}/{machine}\n"
+    )

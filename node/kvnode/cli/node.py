@@ -41,7 +41,8 @@ async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None
     """
     stop = asyncio.Event()
     _stop_on_signals(stop, on_stop)
-    http, grpc = HttpServer(config.client_tls), GrpcServer(config)
+    http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port)
+    grpc = GrpcServer(config)
     try:
         # Before the data are touched: a port in use is the commonest mistake, and a harmless one so far.
         await _listen(config, http, grpc)

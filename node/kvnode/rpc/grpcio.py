@@ -19,6 +19,7 @@ from kvnode.rpc.listen import ListenError, require_free
 from kvnode.rpc.stats import MethodStats, RpcStats
 from kvnode.rpc.tls import CertificateFiles
 from kvnode.server.config import NodeConfig, Url
+from kvnode.server.sockets import remove_stale_socket
 from kvnode.status import KvError, StatusCode
 
 __all__ = ["GrpcServer"]
@@ -45,7 +46,9 @@ class GrpcServer:
             ListenError: The address can't be had.
             CertificateError: A certificate can't be used.
         """
-        require_free(url)
+        if url.is_unix:
+            remove_stale_socket(url.host)
+        require_free(url, reuse_port=self._config.socket_reuse_port)
         address = f"unix:{url.host}" if url.is_unix else (url.address if url.host else f"[::]:{url.port}")
         try:
             if not url.is_tls:
@@ -104,7 +107,7 @@ def _options(config: NodeConfig) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", min(config.max_concurrent_streams, 2**31 - 1)),
         # Two servers must not share a port in silence.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(config.socket_reuse_port)),
         # By default gRPC's core cuts off clients that ping more than once in five minutes.
         (
             "grpc.http2.min_recv_ping_interval_without_data_ms",

@@ -16,8 +16,9 @@ import h11
 from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
 from kvnode.api.version import ETCD_VERSION
 from kvnode.rpc.listen import ListenError
-from kvnode.rpc.tls import ReloadingContext
 from kvnode.server.config import TlsConfig, Url
+from kvnode.server.sockets import remove_stale_socket
+from kvnode.server.tls import CertificateCheck, ReloadingContext
 
 __all__ = ["HttpServer"]
 
@@ -51,8 +52,10 @@ class HttpServer:
     ready) from one that is gone.
     """
 
-    def __init__(self, tls: TlsConfig | None = None) -> None:
+    def __init__(self, tls: TlsConfig | None = None, *, reuse_port: bool = False) -> None:
         self._tls = tls
+        #: False is said as None: uvloop then leaves the socket as the kernel makes it.
+        self._reuse_port = reuse_port or None
         self._probes: Probes | None = None
         self._render_metrics: Callable[[], bytes] | None = None
         self._servers: list[asyncio.Server] = []
@@ -73,22 +76,23 @@ class HttpServer:
             CertificateError: A certificate can't be used.
         """
         context: ssl.SSLContext | None = None
-        connect = self._connect
+        check: CertificateCheck | None = None
         if url.is_tls and self._tls is not None:
-            certificates = ReloadingContext(self._tls)
-            context = certificates.context
+            context = ReloadingContext(self._tls).context
+            check = CertificateCheck(self._tls)
 
-            def connect() -> _Connection:
-                # Before the handshake: replaced files count from the next connection on.
-                certificates.refresh()
-                return self._connect()
+        def connect() -> _Connection:
+            return _Connection(self._answer, self._connections, check)
 
         loop = asyncio.get_running_loop()
         try:
             if url.is_unix:
+                remove_stale_socket(url.host)
                 server = await loop.create_unix_server(connect, url.host, ssl=context)
             else:
-                server = await loop.create_server(connect, url.host or None, url.port, ssl=context)
+                server = await loop.create_server(
+                    connect, url.host or None, url.port, ssl=context, reuse_port=self._reuse_port
+                )
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error
         self._servers.append(server)
@@ -102,9 +106,6 @@ class HttpServer:
             connection.close()
         for server in self._servers:
             await server.wait_closed()
-
-    def _connect(self) -> _Connection:
-        return _Connection(self._answer, self._connections)
 
     async def _answer(self, method: str, target: str) -> _Response:
         parts = urlsplit(target)
@@ -178,9 +179,13 @@ class _Connection(asyncio.Protocol):
     """One client's connection: requests one after the other, each answered by a task."""
 
     def __init__(
-        self, answer: Callable[[str, str], Awaitable[_Response]], connections: set[_Connection]
+        self,
+        answer: Callable[[str, str], Awaitable[_Response]],
+        connections: set[_Connection],
+        check: CertificateCheck | None,
     ) -> None:
         self._answer = answer
+        self._check = check
         self._connections = connections
         self._http = h11.Connection(h11.SERVER)
         self._transport: asyncio.Transport | None = None
@@ -192,6 +197,12 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not checked by isinstance: uvloop's transports only behave as one.
         self._transport = cast(asyncio.Transport, transport)
+        if self._check is not None:
+            refusal = self._check.refusal(transport.get_extra_info("peercert"))
+            if refusal:
+                logger.warning("rejected connection on client endpoint", extra={"error": refusal})
+                self._transport.abort()
+                return
         self._connections.add(self)
         self._restart_idle_timer()
 

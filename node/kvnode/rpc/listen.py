@@ -26,7 +26,7 @@ class ListenError(Exception):
         return cls(url, reason, is_in_use=is_in_use)
 
 
-def require_free(url: Url) -> None:
+def require_free(url: Url, *, reuse_port: bool = False) -> None:
     """Raise ``ListenError`` unless ``url`` can be bound now.
 
     gRPC's core says only that binding failed; this asks the kernel for the reason first.
@@ -45,6 +45,8 @@ def require_free(url: Url) -> None:
             with socket.socket(family, kind, protocol) as probe:
                 # As every server does: connections of a former process may linger in TIME_WAIT.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if reuse_port:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)

@@ -1,16 +1,12 @@
-"""Certificates for the client side, read from files that may be replaced while we run."""
+"""Certificates for gRPC's core, which takes contents instead of contexts."""
 
-import ssl
 from pathlib import Path
 from typing import NamedTuple
 
-from kvnode.server.config import TlsConfig
+from kvnode.server.config import TlsConfig, TlsVersion
+from kvnode.server.tls import CertificateError, file_stamp, server_context
 
-__all__ = ["CertificateError", "CertificateFiles", "Certificates", "ReloadingContext", "server_context"]
-
-
-class CertificateError(Exception):
-    """A certificate or key can't be used; the message names the file."""
+__all__ = ["CertificateFiles", "Certificates"]
 
 
 class Certificates(NamedTuple):
@@ -25,6 +21,8 @@ class CertificateFiles:
     """Reads the files again when one of them changed."""
 
     def __init__(self, config: TlsConfig) -> None:
+        """Raises ``CertificateError`` for what gRPC's core can't do."""
+        _refuse_unknown_options(config)
         self.config = config
         self._stamp: tuple[tuple[int, int, int], ...] | None = None
 
@@ -64,57 +62,20 @@ class CertificateFiles:
 
     def _current_stamp(self) -> tuple[tuple[int, int, int], ...]:
         config = self.config
-        stamps = []
-        for path in (config.cert_file, config.key_file, config.trusted_ca_file):
-            if path is None:
-                continue
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise CertificateError(f"cannot read {path}: {error.strerror}") from error
-            stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        return tuple(stamps)
+        return file_stamp((config.cert_file, config.key_file, config.trusted_ca_file))
 
 
-class ReloadingContext:
-    """The context of an asyncio server, kept up with its files."""
-
-    def __init__(self, config: TlsConfig) -> None:
-        self._config = config
-        self._files = CertificateFiles(config)
-        self._files.read()
-        self.context = server_context(config)
-
-    def refresh(self) -> None:
-        """Take up what changed; connections that are there already keep what they have."""
-        if self._files.read_if_changed() is not None:
-            # Known to fit together, as both were just loaded into a context made for the purpose.
-            self.context.load_cert_chain(self._config.cert_file, self._config.key_file)
-            if self._config.trusted_ca_file is not None:
-                self.context.load_verify_locations(self._config.trusted_ca_file)
-
-
-def server_context(config: TlsConfig) -> ssl.SSLContext:
-    """Return the context of an asyncio server.
-
-    Raises:
-        CertificateError: A file is missing, unreadable or does not fit.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.cert_file, config.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise CertificateError(
-            f"cannot use certificate {config.cert_file} with key {config.key_file}: {_reason(error)}"
-        ) from error
-    if config.trusted_ca_file is not None:
-        try:
-            context.load_verify_locations(config.trusted_ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise CertificateError(f"cannot use CA {config.trusted_ca_file}: {_reason(error)}") from error
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+def _refuse_unknown_options(config: TlsConfig) -> None:
+    given = {
+        "--client-crl-file": config.crl_file is not None,
+        "--client-cert-allowed-hostname": bool(config.allowed_hostnames),
+        "--cipher-suites": bool(config.cipher_suites),
+        "--tls-min-version": config.min_version is not TlsVersion.V1_2,
+        "--tls-max-version": config.max_version is not None,
+    }
+    flags = [flag for flag, is_given in given.items() if is_given]
+    if flags:
+        raise CertificateError(f"gRPC's own server can't do what {', '.join(flags)} asks for")
 
 
 def _read(path: Path) -> bytes:
@@ -122,7 +83,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CertificateError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _reason(error: OSError) -> str:
-    return getattr(error, "reason", None) or error.strerror or str(error)

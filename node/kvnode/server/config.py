@@ -6,11 +6,13 @@ the field, so that the command line can name the flag it came from.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from kvnode.server.features import parse_feature_gates
 
 __all__ = [
     "DEFAULT_QUOTA_BYTES",
@@ -20,10 +22,12 @@ __all__ = [
     "InitialClusterState",
     "LogFormat",
     "LogLevel",
+    "LogRotation",
     "NodeConfig",
     "PeriodicCompaction",
     "RevisionCompaction",
     "TlsConfig",
+    "TlsVersion",
     "Url",
     "parse_initial_cluster",
     "parse_url",
@@ -80,6 +84,28 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
+class TlsVersion(StrEnum):
+    """What a connection may speak; their order is that of their names."""
+
+    V1_2 = "TLS1.2"
+    V1_3 = "TLS1.3"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRotation:
+    """When a log file is full, and what becomes of full ones."""
+
+    max_size_bytes: int = 100 * 1024 * 1024
+    max_age_days: int = 0
+    """0: kept however old."""
+    max_backups: int = 0
+    """0: kept however many."""
+    local_time: bool = False
+    """In the names of full files; False: UTC."""
+    compress: bool = False
+    """Full files are compressed by gzip."""
+
+
 class Url(NamedTuple):
     """A URL to listen on or to be reached at; ``str()`` gives the text it was read from."""
 
@@ -130,9 +156,23 @@ class TlsConfig:
     allowed_common_names: tuple[str, ...] = ()
     """Peers only: subject common names let in; empty lets in all."""
     allowed_hostnames: tuple[str, ...] = ()
-    """SAN host names let in; empty lets in all."""
+    """SAN host names or addresses let in; empty lets in all."""
+    crl_file: Path | None = None
+    """Revoked certificates (PEM or DER); read again when it changes."""
+    checks_caller_address: bool = False
+    """Peers only: a certificate that names addresses or hosts must name where its owner calls from."""
+    is_self_signed: bool = False
+    """Nobody vouches for ``cert_file``: members encrypt, but can't check who the other is."""
+    min_version: TlsVersion = TlsVersion.V1_2
+    max_version: TlsVersion | None = None
+    """None: the newest there is."""
+    cipher_suites: tuple[str, ...] = ()
+    """OpenSSL's names of the suites of TLS 1.2 that are allowed; empty: OpenSSL's choice.  Those of TLS 1.3
+    can't be chosen, as in Go."""
 
     def __post_init__(self) -> None:
+        if self.max_version is not None and self.min_version > self.max_version:
+            raise ConfigError("tls_min_version", self.min_version, f"at most {self.max_version}")
         if self.client_cert_auth and self.trusted_ca_file is None:
             raise ConfigError("trusted_ca_file", None, "given when client certificates are asked for")
         if (self.client_cert_file is None) != (self.client_key_file is None):
@@ -172,6 +212,10 @@ class NodeConfig:
     """Name shown to people and used as the key of this member in ``initial_cluster``."""
     data_dir: Path
     """Owned by this process alone; created if missing."""
+    wal_dir: Path | None = None
+    """Where the log lies; None: in ``data_dir``."""
+    socket_reuse_port: bool = False
+    """Listeners share their ports with other processes that allow it."""
 
     listen_peer_urls: tuple[Url, ...]
     """Where other members reach this one."""
@@ -229,15 +273,25 @@ class NodeConfig:
 
     client_tls: TlsConfig | None = None
     peer_tls: TlsConfig | None = None
+    self_signed_cert_validity_years: int = 1
+    """Of certificates that this member makes for itself."""
 
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
-    log_to_stdout: bool = False
-    """False: standard error."""
+    log_outputs: tuple[str, ...] = ("stderr",)
+    """``stderr``, ``stdout``, or paths of files that are appended to."""
+    log_rotation: LogRotation | None = None
+    """For the one file among ``log_outputs``; None: it grows."""
     metrics_extensive: bool = False
     """True: histograms of request durations as well."""
     warning_unary_request_duration_s: float = 0.3
     """A request slower than this is logged."""
+    warning_apply_duration_s: float = 0.1
+    """A batch of entries that takes longer to apply is logged and counted."""
+    feature_gates: Mapping[str, bool] = field(default_factory=lambda: parse_feature_gates(""))
+    """Every gate of ``kvnode.server.features`` by name."""
+    force_new_cluster: bool = False
+    """Start as the only member, whatever the data say of others: for a cluster whose quorum is lost."""
     unsafe_no_fsync: bool = False
     """Writes are acknowledged before they are on disk; for tests only."""
 
@@ -295,7 +349,13 @@ class NodeConfig:
                 raise ConfigError(name, getattr(self, name), "0 or more")
 
     def _check_sizes(self) -> None:
-        for name in ("snapshot_count", "max_request_bytes", "max_txn_ops", "max_learners"):
+        for name in (
+            "snapshot_count",
+            "max_request_bytes",
+            "max_txn_ops",
+            "max_learners",
+            "self_signed_cert_validity_years",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(name, getattr(self, name), "at least 1")
         if self.snapshot_catchup_entries < 0:
@@ -373,7 +433,7 @@ def parse_urls(text: str, *, listen: bool = False) -> tuple[Url, ...]:
             urls.append(parse_url(item, listen=listen))
         except ValueError as error:
             raise ValueError(f"{item!r}: {error}") from error
-    return tuple(urls)
+    return tuple(dict.fromkeys(urls))
 
 
 def parse_initial_cluster(text: str) -> dict[str, tuple[str, ...]]:

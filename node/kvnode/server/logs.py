@@ -8,9 +8,10 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
-from kvnode.server.config import LogFormat, LogLevel
+from kvnode.server.config import LogFormat, LogLevel, LogRotation
 
 __all__ = ["configure"]
 
@@ -33,17 +34,46 @@ _NAMES = {
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def configure(level: LogLevel, log_format: LogFormat, stream: TextIO | None = None) -> None:
-    """Send all log lines of the process to ``stream`` (default: standard error)."""
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format is LogFormat.JSON else _ConsoleFormatter())
+def configure(
+    level: LogLevel,
+    log_format: LogFormat,
+    outputs: Sequence[str | TextIO] = ("stderr",),
+    rotation: LogRotation | None = None,
+) -> None:
+    """Send all log lines of the process to every one of ``outputs``.
+
+    Args:
+        level: The least that is logged.
+        log_format: Of each line.
+        outputs: ``stderr``, ``stdout``, paths of files that are appended to, or open streams.
+        rotation: When files are full; None: never.
+    Raises:
+        OSError: A file can't be written; ``filename`` names it.
+    """
+    formatter = _JsonFormatter() if log_format is LogFormat.JSON else _ConsoleFormatter()
+    handlers = [_handler(output, rotation) for output in outputs]
     root = logging.getLogger()
     for former in list(root.handlers):
         root.removeHandler(former)
-    root.addHandler(handler)
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
     root.setLevel(_LEVELS[level])
     # asyncio reports slow callbacks and TLS handshakes that clients break off: noise below a warning.
     logging.getLogger("asyncio").setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+def _handler(output: str | TextIO, rotation: LogRotation | None) -> logging.Handler:
+    if not isinstance(output, str):
+        return logging.StreamHandler(output)
+    if output in ("stderr", "stdout"):
+        return logging.StreamHandler(sys.stdout if output == "stdout" else sys.stderr)
+    if rotation is None:
+        return logging.FileHandler(output, encoding="utf-8")
+    # Few members keep log files, and fewer turn them over.
+    from kvnode.server.log_files import RotatingFile
+
+    return RotatingFile(output, rotation)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -54,8 +54,9 @@ _LOG: Final = "log"
 _STATE_PREFIX: Final = "state-"
 _STATE_PATTERN: Final = re.compile(r"state-([1-9][0-9]*)")
 _TEMPORARY_SUFFIX: Final = ".tmp"
-#: May lie in a directory that is new to us: mkfs makes the last one at the root of a volume.
-_HARMLESS: Final = frozenset({_LOCK, "lost+found"})
+#: May lie in a directory that is new to us: certificates that the member made for itself, and what mkfs
+#: makes at the root of a volume.
+_HARMLESS: Final = frozenset({_LOCK, "fixtures", "lost+found"})
 
 
 class DataDirectoryError(StorageError):

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from kvnode.transport.frames import FrameError, FrameReader, FrameType
@@ -64,9 +65,9 @@ class PeerConnection(asyncio.Protocol):
         """True once the connection can't be written to."""
         return self._transport is None or self._transport.is_closing()
 
-    def peer_certificate(self) -> dict[str, object] | None:
+    def peer_certificate(self) -> dict[str, Any] | None:
         """The other side's verified certificate, as ``ssl`` describes it."""
-        certificate: dict[str, object] | None = self.transport.get_extra_info("peercert")
+        certificate: dict[str, Any] | None = self.transport.get_extra_info("peercert")
         return certificate
 
     def data_received(self, data: bytes) -> None:

@@ -87,7 +87,7 @@ class PeerLink:
         member_id: int,
         urls: Sequence[str],
         hello: Callable[[int], Hello],
-        context: ssl.SSLContext | None,
+        context: Callable[[], ssl.SSLContext | None],
         on_refused: Callable[[int, RefusedError], None],
     ) -> None:
         self.member_id = member_id
@@ -152,7 +152,7 @@ class PeerLink:
             try:
                 self._lost.clear()
                 connection = await introduce(
-                    url, self._hello(self.member_id), self._context, self._frame, self._connection_lost
+                    url, self._hello(self.member_id), self._context(), self._frame, self._connection_lost
                 )
             except RefusedError as error:
                 self._on_refused(self.member_id, error)

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 from kvnode.raft.messages import InstallSnapshot
 from kvnode.server.config import TlsConfig
 from kvnode.server.ports import PeerHandler
+from kvnode.server.sockets import remove_stale_socket
+from kvnode.server.tls import CertificateCheck, ReloadingContext
 from kvnode.status import KvError, StatusCode
 from kvnode.transport.codec import MessageError, decode_message
 from kvnode.transport.connection import PeerConnection
 from kvnode.transport.frames import ANSWER_HEAD, CALL_HEAD, FrameType, frame
 from kvnode.transport.handshake import Hello, HelloError, Purpose, RefusedError, RefusedReason
-from kvnode.transport.tls import peer_allowed, server_context
+from kvnode.transport.names import speaks_for_itself
 
 __all__ = ["PeerListener", "bind_peer_urls"]
 
@@ -30,8 +32,10 @@ SNAPSHOT_QUEUE_CHUNKS = 16
 log = logging.getLogger(__name__)
 
 
-def bind_peer_urls(urls: Iterable[str]) -> list[tuple[str, socket.socket]]:
+def bind_peer_urls(urls: Iterable[str], *, reuse_port: bool = False) -> list[tuple[str, socket.socket]]:
     """Bind a listening socket for each URL, so that a busy port is known before anything starts.
+
+    With ``reuse_port`` other processes that say the same may listen there too.
 
     Raises:
         OSError: An address can't be bound; ``filename`` holds the URL.
@@ -43,12 +47,15 @@ def bind_peer_urls(urls: Iterable[str]) -> list[tuple[str, socket.socket]]:
             if parts.scheme in ("unix", "unixs"):
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 address: str | tuple[str, int] = parts.netloc + parts.path
+                remove_stale_socket(parts.netloc + parts.path)
             else:
                 family, _, _, _, address = socket.getaddrinfo(  # type: ignore[assignment]
                     parts.hostname, parts.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
                 )[0]
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if reuse_port:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             bound.append((url, sock))
             try:
                 # Not listening yet: until this member can answer, callers are to be refused at once.
@@ -81,6 +88,7 @@ class PeerListener:
     def __init__(self, handler: PeerHandler, tls: TlsConfig | None) -> None:
         self._handler = handler
         self._tls = tls
+        self._certificates = CertificateCheck(tls) if tls is not None else None
         self._servers: list[asyncio.Server] = []
         self._inbound: dict[PeerConnection, _Inbound] = {}
         self.addresses: dict[int, tuple[str, ...]] = {}
@@ -93,7 +101,7 @@ class PeerListener:
             if urlsplit(url).scheme in ("https", "unixs"):
                 if self._tls is None:
                     raise ValueError(f"{url} needs a certificate")
-                context = server_context(self._tls)
+                context = ReloadingContext(self._tls).context
             create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
             try:
                 self._servers.append(await create(self._connection, sock=sock, ssl=context))
@@ -145,17 +153,45 @@ class PeerListener:
         if kind is not FrameType.HELLO:
             connection.abort()
             return
+        if inbound.tasks:
+            connection.abort()  # it was to wait for an answer to what it has said
+            return
         try:
             hello = Hello.decode(body)
             self._check(connection, hello)
-        except (HelloError, RefusedError) as error:
-            refusal = (
-                error if isinstance(error, RefusedError) else RefusedError(RefusedReason.PROTOCOL, str(error))
-            )
-            log.warning("turned a peer connection away: %s", refusal.detail)
-            connection.write(frame(FrameType.REFUSED, refusal.encode()))
-            connection.close()
-            return
+        except HelloError as error:
+            self._refuse(connection, RefusedError(RefusedReason.PROTOCOL, str(error)))
+        except RefusedError as error:
+            self._refuse(connection, error)
+        else:
+            if self._tls is not None and self._tls.checks_caller_address:
+                self._spawn(inbound, self._welcome_from_its_address(connection, inbound, hello))
+            else:
+                self._welcome(connection, inbound, hello)
+
+    def _refuse(self, connection: PeerConnection, refusal: RefusedError) -> None:
+        log.warning("turned a peer connection away: %s", refusal.detail)
+        connection.write(frame(FrameType.REFUSED, refusal.encode()))
+        connection.close()
+
+    async def _welcome_from_its_address(
+        self, connection: PeerConnection, inbound: _Inbound, hello: Hello
+    ) -> None:
+        """Welcome the caller if its certificate names the address it calls from."""
+        certificate = connection.peer_certificate()
+        address = connection.transport.get_extra_info("peername")
+        if (
+            certificate
+            and isinstance(address, tuple)
+            and not await speaks_for_itself(certificate, address[0])
+        ):
+            names = [value for _, value in certificate.get("subjectAltName", ())]
+            detail = f"{address[0]} does not match any of the certificate's names {names}"
+            self._refuse(connection, RefusedError(RefusedReason.CERTIFICATE, detail))
+        elif not connection.is_closed:
+            self._welcome(connection, inbound, hello)
+
+    def _welcome(self, connection: PeerConnection, inbound: _Inbound, hello: Hello) -> None:
         inbound.hello = hello
         if inbound.hello_timer is not None:
             inbound.hello_timer.cancel()
@@ -165,8 +201,10 @@ class PeerListener:
 
     def _check(self, connection: PeerConnection, hello: Hello) -> None:
         handler = self._handler
-        if self._tls is not None and not peer_allowed(self._tls, connection.peer_certificate()):
-            raise RefusedError(RefusedReason.CERTIFICATE, "the certificate's names are not let in")
+        if self._certificates is not None:
+            refusal = self._certificates.refusal(connection.peer_certificate())
+            if refusal:
+                raise RefusedError(RefusedReason.CERTIFICATE, refusal)
         if hello.purpose is Purpose.JOIN:
             return
         if hello.cluster_id != handler.cluster_id:

@@ -5,12 +5,13 @@ import json
 import logging
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from kvnode.raft.messages import InstallSnapshot, Message
 from kvnode.server.config import NodeConfig, TlsConfig
 from kvnode.server.ports import PeerHandler
+from kvnode.server.tls import ReloadingClientContext, client_context
 from kvnode.status import StatusCode
 from kvnode.transport.codec import encode_message
 from kvnode.transport.connection import PeerConnection
@@ -18,7 +19,6 @@ from kvnode.transport.frames import ANSWER_HEAD, FrameType, frame, request_frame
 from kvnode.transport.handshake import Hello, Purpose, RefusedError, RefusedReason
 from kvnode.transport.link import PeerLink, PeerUnreachableError, introduce
 from kvnode.transport.listener import PeerListener, bind_peer_urls
-from kvnode.transport.tls import client_context
 
 __all__ = ["Peers", "TcpNetwork", "ask_cluster"]
 
@@ -35,7 +35,7 @@ class Peers:
     def __init__(self, handler: PeerHandler, *, peer_urls: Sequence[str], tls: TlsConfig | None) -> None:
         self._handler = handler
         self._peer_urls = tuple(peer_urls)
-        self._context: ssl.SSLContext | None = client_context(tls) if tls is not None else None
+        self._context = _dialing(tls)
         self._links: dict[int, PeerLink] = {}
         self._listener = PeerListener(handler, tls)
         self._closing: set[asyncio.Task[None]] = set()
@@ -116,7 +116,7 @@ class Peers:
 
         hello = self._hello(message.to_id, Purpose.SNAPSHOT)
         try:
-            connection = await introduce(link.urls[0], hello, self._context, answered, lost)
+            connection = await introduce(link.urls[0], hello, self._context(), answered, lost)
         except (RefusedError, TimeoutError) as error:
             raise ConnectionError(str(error)) from error
         try:
@@ -154,6 +154,13 @@ class Peers:
             self._handler.removed_by_peer()
 
 
+def _dialing(tls: TlsConfig | None) -> Callable[[], ssl.SSLContext | None]:
+    """Return what gives the context for the next call."""
+    if tls is None:
+        return lambda: None
+    return ReloadingClientContext(tls).current
+
+
 class TcpNetwork:
     """``server.ports.Network`` for a member's configuration."""
 
@@ -163,7 +170,9 @@ class TcpNetwork:
         self._peers: Peers | None = None
 
     def bind(self) -> None:
-        self._bound = bind_peer_urls(str(url) for url in self._config.listen_peer_urls)
+        self._bound = bind_peer_urls(
+            (str(url) for url in self._config.listen_peer_urls), reuse_port=self._config.socket_reuse_port
+        )
 
     async def ask_cluster(self, url: str, timeout_s: float) -> dict[str, Any]:
         return await ask_cluster(url, self._config.peer_tls, timeout_s)

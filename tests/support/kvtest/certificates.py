@@ -71,6 +71,24 @@ class TestAuthority:
         )
         return MemberFiles(ca_file=self.ca_file, cert_file=cert_file, key_file=key_file)
 
+    def revoke(self, *files: MemberFiles, is_pem: bool = True) -> Path:
+        """Write the list of revoked certificates, of these and no others."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - _DAY)
+            .next_update(now + _DAY)
+        )
+        for each in files:
+            serial = x509.load_pem_x509_certificate(each.cert_file.read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - _DAY)
+            builder = builder.add_revoked_certificate(revoked.build())
+        encoding = serialization.Encoding.PEM if is_pem else serialization.Encoding.DER
+        path = self._directory / "revoked.crl"
+        path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(encoding))
+        return path
+
     def _builder(
         self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, valid_days: int = 2
     ) -> x509.CertificateBuilder:
