@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from kvnode.apply.alarms import Alarms
+from kvnode.apply.auth_commands import AuthCommands, AuthEvent
 from kvnode.apply.checks import txn_cost
 from kvnode.apply.cluster_version import ClusterVersion, decode_downgrade, decode_version
 from kvnode.apply.commands import COMMAND_HEADER, CommandKind, decode_lease_ids
@@ -32,6 +33,7 @@ from kvnode.apply.membership import (
 )
 from kvnode.apply.txn import check_branch, choose_branch, execute_branch, write_branch
 from kvnode.apply.writes import KeyWriter
+from kvnode.auth.store import AuthStore
 from kvnode.lease.errors import LeaseError
 from kvnode.lease.lessor import Lessor
 from kvnode.mvcc.events import RevisionChanges
@@ -118,6 +120,8 @@ class AppliedBatch(NamedTuple):
     alarms_changed: bool
     #: This member is no longer one.
     is_removed: bool
+    #: What became of tokens, in order.
+    auth_events: list[AuthEvent]
 
 
 def encode_applied(index: Index, term: Term) -> bytes:
@@ -160,6 +164,7 @@ class Applier:
         self.membership = Membership.open(engine)
         self.alarms = Alarms.open(engine)
         self.cluster_version = ClusterVersion.open(engine)
+        self.auth = AuthStore.open(engine)
         applied = read_applied(engine)
         self.applied_index: Index = applied.index
         self.applied_term: Term = applied.term
@@ -180,6 +185,14 @@ class Applier:
             CommandKind.DOWNGRADE: self._downgrade,
             CommandKind.CLUSTER_VERSION: self._cluster_version,
         }
+        self._auth_commands = AuthCommands(
+            self.auth,
+            self.lessor,
+            self._handlers,
+            # Entries come without gaps.
+            position=lambda: self.applied_index + 1,
+            revision=lambda: self.store.current_revision,
+        )
         self._batch: WriteBatch = engine.batch()
         self._has_no_space = self.alarms.has_no_space
         self._is_corrupt = self.alarms.is_corrupt
@@ -209,6 +222,7 @@ class Applier:
         """
         batch = self._batch = self.engine.batch()
         self.store.begin(batch)
+        self._auth_commands.begin(batch)
         self._membership_changed = self._alarms_changed = False
         results: list[tuple[int, ApplyResult]] = []
         conf_changes: list[ConfChange] = []
@@ -233,6 +247,7 @@ class Applier:
             self._membership_changed,
             self._alarms_changed,
             bool(conf_changes) and self.membership.is_removed(self._member_id),
+            self._auth_commands.events,
         )
 
     def _commands(self, data: bytes, results: list[tuple[int, ApplyResult]]) -> None:

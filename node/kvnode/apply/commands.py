@@ -16,18 +16,26 @@ from enum import IntEnum
 from typing import Final
 
 from kvnode.apply.errors import CommandFormatError
+from kvnode.auth.caller import Caller
 
 __all__ = [
     "COMMAND_HEADER",
     "CommandKind",
+    "decode_as_user",
+    "decode_authenticate",
     "decode_commands",
     "decode_lease_ids",
+    "encode_as_user",
+    "encode_authenticate",
     "encode_command",
     "encode_lease_ids",
 ]
 
 #: kind, request ID, payload length.
 COMMAND_HEADER: Final = struct.Struct(">BQI")
+
+#: auth revision, length of the user's name, kind of the command inside.
+_AS_USER: Final = struct.Struct(">QIB")
 
 
 class CommandKind(IntEnum):
@@ -57,6 +65,32 @@ class CommandKind(IntEnum):
     """The target of a downgrade, or nothing to end it (see ``cluster_version``)"""
     CLUSTER_VERSION = 12
     """What the leader found all members to speak (see ``cluster_version``)"""
+    AS_USER = 20
+    """Another command on behalf of a user (see ``encode_as_user``), checked when it is applied"""
+    AUTH_ENABLE = 21
+    """AuthEnableRequest"""
+    AUTH_DISABLE = 22
+    """AuthDisableRequest"""
+    AUTHENTICATE = 23
+    """A user whose password was right, and the beginning of the new token (``encode_authenticate``)"""
+    USER_ADD = 24
+    """AuthUserAddRequest with the password's hash, never with the password"""
+    USER_DELETE = 25
+    """AuthUserDeleteRequest"""
+    USER_CHANGE_PASSWORD = 26
+    """AuthUserChangePasswordRequest with the password's hash, never with the password"""
+    USER_GRANT_ROLE = 27
+    """AuthUserGrantRoleRequest"""
+    USER_REVOKE_ROLE = 28
+    """AuthUserRevokeRoleRequest"""
+    ROLE_ADD = 29
+    """AuthRoleAddRequest"""
+    ROLE_DELETE = 30
+    """AuthRoleDeleteRequest"""
+    ROLE_GRANT_PERMISSION = 31
+    """AuthRoleGrantPermissionRequest"""
+    ROLE_REVOKE_PERMISSION = 32
+    """AuthRoleRevokePermissionRequest"""
 
 
 def encode_command(kind: CommandKind, request_id: int, payload: bytes) -> bytes:
@@ -100,3 +134,52 @@ def decode_lease_ids(payload: bytes) -> tuple[int, ...]:
     if len(payload) % 8:
         raise CommandFormatError(f"lease IDs of {len(payload)} bytes")
     return struct.unpack(f">{len(payload) // 8}q", payload)
+
+
+def encode_as_user(caller: Caller, kind: CommandKind, payload: bytes) -> bytes:
+    """Return the payload of AS_USER: auth revision u64 | name length u32 | kind u8 | name | payload."""
+    user = caller.user.encode()
+    return _AS_USER.pack(caller.auth_revision, len(user), kind) + user + payload
+
+
+def decode_as_user(payload: bytes) -> tuple[Caller, int, bytes]:
+    """Return caller, kind and payload of the command inside an AS_USER.
+
+    Raises:
+        CommandFormatError: ``encode_as_user`` did not make it.
+    """
+    if len(payload) < _AS_USER.size:
+        raise CommandFormatError(f"a command on behalf of a user in {len(payload)} bytes")
+    auth_revision, name_length, kind = _AS_USER.unpack_from(payload)
+    end = _AS_USER.size + name_length
+    if end > len(payload):
+        raise CommandFormatError(f"a user name of {name_length} bytes runs past the end of its command")
+    return Caller(_text(payload[_AS_USER.size : end]), auth_revision), kind, payload[end:]
+
+
+def encode_authenticate(user: str, token_prefix: str) -> bytes:
+    """Return the payload of AUTHENTICATE: length of the prefix u8 | prefix | name.
+
+    Without prefix nobody has to remember a token: it proves itself.
+    """
+    prefix = token_prefix.encode()
+    return bytes((len(prefix),)) + prefix + user.encode()
+
+
+def decode_authenticate(payload: bytes) -> tuple[str, str]:
+    """Return user and token prefix of an AUTHENTICATE.
+
+    Raises:
+        CommandFormatError: ``encode_authenticate`` did not make it.
+    """
+    if not payload or len(payload) < 1 + payload[0]:
+        raise CommandFormatError("an authentication without its token")
+    end = 1 + payload[0]
+    return _text(payload[end:]), _text(payload[1:end])
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise CommandFormatError("a name that is no text") from error

@@ -19,6 +19,8 @@ State database (contents owned by mvcc, lease and apply)::
     p <member id>        member
     x <member id>        removed member id
     a <member id> <type> alarm
+    u <name>             user
+    o <name>             role
 """
 
 import struct
@@ -37,7 +39,9 @@ __all__ = [
     "META_PREFIX",
     "REMOVED_PREFIX",
     "REVISION_PREFIX",
+    "ROLE_PREFIX",
     "STATE_PREFIXES",
+    "USER_PREFIX",
     "alarm_key",
     "id_of_key",
     "lease_key",
@@ -47,7 +51,9 @@ __all__ = [
     "prefix_end",
     "removed_key",
     "revision_key",
+    "role_key",
     "split_revision_key",
+    "user_key",
 ]
 
 LOG_FORMAT: Final = b"v"
@@ -63,13 +69,17 @@ LEASE_PREFIX: Final = b"l"
 MEMBER_PREFIX: Final = b"p"
 REMOVED_PREFIX: Final = b"x"
 ALARM_PREFIX: Final = b"a"
+USER_PREFIX: Final = b"u"
+ROLE_PREFIX: Final = b"o"
 #: In key order.
 STATE_PREFIXES: Final = (
     ALARM_PREFIX,
     LEASE_PREFIX,
     META_PREFIX,
+    ROLE_PREFIX,
     MEMBER_PREFIX,
     REVISION_PREFIX,
+    USER_PREFIX,
     REMOVED_PREFIX,
 )
 
@@ -130,6 +140,16 @@ def removed_key(member_id: int) -> bytes:
 def alarm_key(member_id: int, alarm_type: int) -> bytes:
     """Return the key of an alarm that a member raised."""
     return _ALARM.pack(ALARM_PREFIX, member_id, alarm_type)
+
+
+def user_key(name: str) -> bytes:
+    """Return the key of a user's record."""
+    return USER_PREFIX + name.encode()
+
+
+def role_key(name: str) -> bytes:
+    """Return the key of a role's record."""
+    return ROLE_PREFIX + name.encode()
 
 
 def id_of_key(key: bytes) -> int:

@@ -1,0 +1,1 @@
+"""Users, roles and what they may do, as replicated state.  Knows neither passwords in clear nor tokens."""
