@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kvnode.api.errors import BadMemberUrlsError
-from kvnode.api.gate import Gate
+from kvnode.api.gate import Access, Gate
 from kvnode.api.port import Method, UnaryMethod
 from kvnode.apply.applier import member_message
 from kvnode.apply.errors import MemberNotFoundError
@@ -41,7 +41,10 @@ class ClusterService:
             UnaryMethod("/etcdserverpb.Cluster/MemberAdd", unary(MemberAddRequest, self.add)),
             UnaryMethod("/etcdserverpb.Cluster/MemberRemove", unary(MemberRemoveRequest, self.remove)),
             UnaryMethod("/etcdserverpb.Cluster/MemberUpdate", unary(MemberUpdateRequest, self.update)),
-            UnaryMethod("/etcdserverpb.Cluster/MemberList", unary(MemberListRequest, self.list)),
+            UnaryMethod(
+                "/etcdserverpb.Cluster/MemberList",
+                unary(MemberListRequest, self.list, access=Access.ANY_USER),
+            ),
             UnaryMethod("/etcdserverpb.Cluster/MemberPromote", unary(MemberPromoteRequest, self.promote)),
         )
 

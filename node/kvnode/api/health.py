@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from kvnode.api.gate import Gate
+from kvnode.api.gate import Access, Gate
 from kvnode.api.port import Method, RpcError, StreamCall, StreamMethod, UnaryMethod
 from kvnode.api.streams import Streams, parse
 from kvnode.pb.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -24,7 +24,10 @@ class HealthService:
     def methods(self) -> Sequence[Method]:
         """The methods of the service."""
         return (
-            UnaryMethod("/grpc.health.v1.Health/Check", self._gate.coroutine(HealthCheckRequest, self.check)),
+            UnaryMethod(
+                "/grpc.health.v1.Health/Check",
+                self._gate.coroutine(HealthCheckRequest, self.check, access=Access.ANYBODY),
+            ),
             StreamMethod("/grpc.health.v1.Health/Watch", self._streams.guarded(self.watch), "server_stream"),
         )
 

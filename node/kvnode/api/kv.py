@@ -78,7 +78,11 @@ class KvService:
 
         def execute() -> bytes:
             # Looked up now: a snapshot may have replaced the state while the read waited.
-            store = self._member.applier.store
+            applier = self._member.applier
+            # Nothing can change users or roles between this check and the end of the read.
+            if applier.auth.is_enabled and (caller := self._gate.reader(call)) is not None:
+                applier.permissions.check_range(caller, request)
+            store = applier.store
             answer = encode_range(store, request)
             return self._gate.encoded_header(store.current_revision) + answer
 
@@ -117,7 +121,10 @@ class KvService:
             return
 
         def execute() -> bytes:
-            response = execute_read_txn(self._member.applier.store, request)
+            applier = self._member.applier
+            if applier.auth.is_enabled and (caller := self._gate.reader(call)) is not None:
+                applier.permissions.check_txn(caller, request)
+            response = execute_read_txn(applier.store, request)
             self._gate.fill(response.header)
             return response.SerializeToString()
 
@@ -169,6 +176,13 @@ class KvService:
             error = RequestTooLargeError()
             call.fail(error.code, error.message)
             return
+        caller = None
+        if self._member.applier.auth.is_enabled:
+            try:
+                caller = self._gate.caller(call)
+            except KvError as refused:
+                call.fail(refused.code, refused.message)
+                return
 
         def done(result: Message | KvError) -> None:
             if isinstance(result, KvError):
@@ -178,7 +192,7 @@ class KvService:
             else:
                 self._reply(result, call)
 
-        self._member.propose(kind, payload, done)
+        self._member.propose(kind, payload, done, caller)
 
     def _read(self, call: UnaryCall, execute: Callable[[], bytes], is_serializable: bool) -> None:
         def answer(error: KvError | None) -> None:

@@ -7,10 +7,12 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
-from kvnode.api.gate import Gate
+from kvnode.api.gate import Access, Gate
 from kvnode.api.port import Method, StreamCall, StreamMethod, UnaryMethod
 from kvnode.api.streams import Streams, parse
 from kvnode.apply.commands import CommandKind
+from kvnode.auth.caller import Caller
+from kvnode.auth.errors import AuthRevisionOldError
 from kvnode.lease.errors import LeaseTtlTooLargeError
 from kvnode.lease.lessor import MAX_TTL_S
 from kvnode.pb.rpc_pb2 import (
@@ -54,9 +56,12 @@ class LeaseService:
 
     def methods(self) -> Sequence[Method]:
         """The methods of the service."""
-        unary = self._gate.coroutine
+        unary = self._gate.coroutine_as
         return (
-            UnaryMethod("/etcdserverpb.Lease/LeaseGrant", unary(LeaseGrantRequest, self.grant)),
+            UnaryMethod(
+                "/etcdserverpb.Lease/LeaseGrant",
+                self._gate.coroutine(LeaseGrantRequest, self.grant, access=Access.ANY_USER),
+            ),
             UnaryMethod("/etcdserverpb.Lease/LeaseRevoke", unary(LeaseRevokeRequest, self.revoke)),
             StreamMethod(
                 "/etcdserverpb.Lease/LeaseKeepAlive", self._streams.guarded(self.keep_alive), "bidi_stream"
@@ -79,9 +84,9 @@ class LeaseService:
         self._gate.fill(response.header)
         return response
 
-    async def revoke(self, request: LeaseRevokeRequest) -> LeaseRevokeResponse:
+    async def revoke(self, request: LeaseRevokeRequest, caller: Caller | None) -> LeaseRevokeResponse:
         """End a lease and delete its keys, in one revision."""
-        result = await self._member.proposed(CommandKind.LEASE_REVOKE, request.SerializeToString())
+        result = await self._member.proposed(CommandKind.LEASE_REVOKE, request.SerializeToString(), caller)
         response = cast(LeaseRevokeResponse, result)
         self._gate.fill(response.header)
         return response
@@ -110,6 +115,9 @@ class LeaseService:
                 response = LeaseKeepAliveResponse(ID=request.ID)
                 # Before renewing: a client may take the revision as one at which the lease was alive.
                 self._gate.fill(response.header)
+                caller = self._gate.caller(call)
+                if caller is not None:
+                    self._member.applier.permissions.check_lease_write(caller, request.ID)
                 await renewals.put((response, self._member.lease_renew(request.ID)))
         except Exception as error:
             # Told behind the answers to what came before it.
@@ -117,16 +125,36 @@ class LeaseService:
         else:
             await renewals.put(None)
 
-    async def time_to_live(self, request: LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse:
-        """Tell what remains of a lease; TTL -1 says that there is none."""
-        response = await self._member.lease_time_to_live(request.ID, request.keys)
+    async def time_to_live(
+        self, request: LeaseTimeToLiveRequest, caller: Caller | None
+    ) -> LeaseTimeToLiveResponse:
+        """Tell what remains of a lease; TTL -1 says that there is none.
+
+        Its keys are told to who may read them all.
+        """
+        member = self._member
+        if caller is not None and request.keys:
+            member.applier.permissions.check_lease_read(caller, [request.ID])
+            auth_revision = member.applier.auth.revision
+        response = await member.lease_time_to_live(request.ID, request.keys)
+        if caller is not None and request.keys:
+            if member.applier.auth.revision != auth_revision:
+                raise AuthRevisionOldError
+            # The leader may know of keys that were not here yet when the lease was looked at.
+            for key in response.keys:
+                member.applier.auth.check_read(caller, key)
         self._gate.fill(response.header)
         return response
 
-    async def leases(self, request: LeaseLeasesRequest) -> LeaseLeasesResponse:
-        """List the leases this member knows of, the next to expire first."""
-        response = LeaseLeasesResponse(
-            leases=[LeaseStatus(ID=lease_id) for lease_id in self._member.applier.lessor.leases()]
-        )
+    async def leases(self, request: LeaseLeasesRequest, caller: Caller | None) -> LeaseLeasesResponse:
+        """List the leases this member knows of, the next to expire first.
+
+        To who may read all keys of all of them, as in etcd.
+        """
+        applier = self._member.applier
+        lease_ids = applier.lessor.leases()
+        if caller is not None:
+            applier.permissions.check_lease_read(caller, lease_ids)
+        response = LeaseLeasesResponse(leases=[LeaseStatus(ID=lease_id) for lease_id in lease_ids])
         self._gate.fill(response.header)
         return response

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import cast
 
 from kvnode.api.errors import NoLeaderError, WrongVersionFormatError
-from kvnode.api.gate import Gate
+from kvnode.api.gate import Access, Gate
 from kvnode.api.port import Method, RpcError, StreamCall, StreamMethod, UnaryMethod
 from kvnode.api.streams import Streams, parse
 from kvnode.api.version import ETCD_VERSION
 from kvnode.apply.cluster_version import MinorVersion, encode_downgrade, parse_minor_version
 from kvnode.apply.commands import CommandKind
+from kvnode.auth.caller import Caller
 from kvnode.pb.rpc_pb2 import (
     AlarmMember,
     AlarmRequest,
@@ -52,10 +53,10 @@ class MaintenanceService:
         """The methods of the service."""
         unary = self._gate.coroutine
         return (
-            UnaryMethod("/etcdserverpb.Maintenance/Alarm", unary(AlarmRequest, self.alarm)),
+            UnaryMethod("/etcdserverpb.Maintenance/Alarm", self._gate.coroutine_as(AlarmRequest, self.alarm)),
             UnaryMethod(
                 "/etcdserverpb.Maintenance/Status",
-                unary(StatusRequest, self.status, serves_learner=True),
+                unary(StatusRequest, self.status, access=Access.ANY_USER, serves_learner=True),
             ),
             UnaryMethod("/etcdserverpb.Maintenance/Defragment", unary(DefragmentRequest, self.defragment)),
             UnaryMethod("/etcdserverpb.Maintenance/Hash", unary(HashRequest, self.hash)),
@@ -69,13 +70,16 @@ class MaintenanceService:
             UnaryMethod("/etcdserverpb.Maintenance/Downgrade", unary(DowngradeRequest, self.downgrade)),
         )
 
-    async def alarm(self, request: AlarmRequest) -> AlarmResponse:
-        """List, raise or clear alarms; a listing is linearizable but needs no log entry."""
+    async def alarm(self, request: AlarmRequest, caller: Caller | None) -> AlarmResponse:
+        """List, raise or clear alarms; a listing is linearizable but needs no log entry.
+
+        Every user may list; raising and clearing is root's, which is decided when it is applied.
+        """
         if request.action == AlarmRequest.GET:
             await self._member.confirm_linearizable()
             response = AlarmResponse(alarms=self._alarms(request.alarm))
         else:
-            result = await self._member.proposed(CommandKind.ALARM, request.SerializeToString())
+            result = await self._member.proposed(CommandKind.ALARM, request.SerializeToString(), caller)
             response = cast(AlarmResponse, result)
         self._gate.fill(response.header)
         return response
@@ -132,6 +136,7 @@ class MaintenanceService:
 
     async def snapshot(self, call: StreamCall) -> None:
         """Stream the state, then the SHA-256 of all that was streamed.  No header in any part."""
+        self._gate.admit(call, Access.ROOT)
         async for payload in call:
             parse(SnapshotRequest, payload)
             break

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from kvnode.apply.applier import Applier
     from kvnode.apply.commands import CommandKind
     from kvnode.apply.membership import MemberRecord
+    from kvnode.auth.caller import Caller
     from kvnode.mvcc.watch import WatchHub
     from kvnode.pb.rpc_pb2 import LeaseTimeToLiveResponse
     from kvnode.server.config import NodeConfig
     from kvnode.server.stats import MemberStats
+    from kvnode.server.tokens import Tokens
     from kvnode.status import KvError
 
 __all__ = ["MemberPort"]
@@ -68,6 +70,9 @@ class MemberPort(Protocol):
     def hub(self) -> WatchHub: ...
 
     @property
+    def tokens(self) -> Tokens: ...
+
+    @property
     def stats(self) -> MemberStats: ...
 
     @property
@@ -81,11 +86,20 @@ class MemberPort(Protocol):
         """None: no quota."""
         ...
 
-    def propose(self, kind: CommandKind, payload: bytes, done: Callable[[Message | KvError], None]) -> None:
+    def propose(
+        self,
+        kind: CommandKind,
+        payload: bytes,
+        done: Callable[[Message | KvError], None],
+        caller: Caller | None = None,
+    ) -> None:
         """Put a command through the log; never raises.
 
         ``done`` is called exactly once: with the response (``header.revision`` set, the rest of the
         header empty) once applied here, or with the error, the request timeout among them.
+
+        With ``caller`` (from ``Gate.caller``) the command is refused, when it is applied, if the caller
+        may not do it then.  None is for what members do by themselves, and while auth is off.
         """
         ...
 
@@ -93,7 +107,7 @@ class MemberPort(Protocol):
         """Call ``done(None)`` once local state holds all that was committed before this call."""
         ...
 
-    async def proposed(self, kind: CommandKind, payload: bytes) -> Message:
+    async def proposed(self, kind: CommandKind, payload: bytes, caller: Caller | None = None) -> Message:
         """``propose`` for code that can wait; raises ``KvError``."""
         ...
 

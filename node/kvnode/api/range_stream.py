@@ -16,6 +16,8 @@ from kvnode.api.port import RpcError, StreamCall
 from kvnode.api.streams import parse
 from kvnode.apply.checks import check_range
 from kvnode.apply.reads import count_range, encode_slice
+from kvnode.auth.caller import Caller
+from kvnode.auth.errors import AuthRevisionOldError
 from kvnode.mvcc.records import length_prefixed, varint
 from kvnode.pb.rpc_pb2 import RangeRequest
 from kvnode.status import StatusCode
@@ -53,10 +55,14 @@ class RangeStreams:
             _check(request)
             if not request.serializable:
                 await self._member.confirm_linearizable()
-            await self._answer(request, call)
+            applier = self._member.applier
+            caller = self._gate.reader(call)
+            if caller is not None:
+                applier.permissions.check_range(caller, request)
+            await self._answer(request, call, caller)
             return
 
-    async def _answer(self, request: RangeRequest, call: StreamCall) -> None:
+    async def _answer(self, request: RangeRequest, call: StreamCall, caller: Caller | None) -> None:
         store = self._member.applier.store
         # That of the moment the stream began, in every case; also the revision of an unpinned request.
         header_revision = store.current_revision
@@ -71,6 +77,9 @@ class RangeStreams:
             pairs, size, last_key, has_more = await self._read(
                 request, start, revision, min(wanted, remaining)
             )
+            if caller is not None and caller.auth_revision != self._member.applier.auth.revision:
+                # What was read meanwhile may no longer be the caller's to see.
+                raise AuthRevisionOldError
             remaining -= size
             if not has_more or not remaining:
                 await call.write(_piece(pairs, self._ending(header_revision, has_more, count)))

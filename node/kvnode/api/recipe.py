@@ -18,6 +18,7 @@ from kvnode.api.port import Call, RpcError
 from kvnode.apply.checks import check_range, check_txn
 from kvnode.apply.commands import CommandKind
 from kvnode.apply.reads import execute_range
+from kvnode.auth.caller import MEMBER
 from kvnode.pb.rpc_pb2 import (
     Compare,
     DeleteRangeRequest,
@@ -77,9 +78,7 @@ class Recipe:
         """Return the lease that the request names, or a new one."""
         if lease_id:
             return lease_id
-        request = LeaseGrantRequest(TTL=LEASE_TTL_S)
-        response = await _step(self._leases.grant(request))
-        return response.ID
+        return await _step(self._grant(call))
 
     async def enqueue(self, prefix: bytes, lease_id: int, value: bytes, call: Call) -> Place:
         """Take a place in the queue, or find the one that the lease has already.
@@ -129,7 +128,10 @@ class Recipe:
         )
 
     async def txn(self, request: TxnRequest, call: Call | None) -> TxnResponse:
-        """Put a transaction through the log; the header has its revision only."""
+        """Put a transaction through the log, for the member itself if ``call`` is None.
+
+        The header has its revision only.
+        """
         return cast(TxnResponse, await _step(self._propose(request, call)))
 
     async def read(self, request: RangeRequest, call: Call) -> RangeResponse:
@@ -141,12 +143,23 @@ class Recipe:
         payload = request.SerializeToString()
         if len(payload) > self._member.config.max_request_bytes:
             raise RequestTooLargeError
-        return await self._member.proposed(CommandKind.TXN, payload)
+        caller = MEMBER if call is None else self._gate.caller(call)
+        return await self._member.proposed(CommandKind.TXN, payload, caller)
+
+    async def _grant(self, call: Call) -> int:
+        # Every user may have a lease, but nobody else.
+        self._gate.caller(call)
+        response = await self._leases.grant(LeaseGrantRequest(TTL=LEASE_TTL_S))
+        return response.ID
 
     async def _read(self, request: RangeRequest, call: Call) -> RangeResponse:
         check_range(request)
         await self._member.confirm_linearizable()
-        return execute_range(self._member.applier.store, request)
+        applier = self._member.applier
+        caller = self._gate.reader(call)
+        if caller is not None:
+            applier.permissions.check_range(caller, request)
+        return execute_range(applier.store, request)
 
     async def _leave_when_taken(self, prefix: bytes, key: bytes, taking: asyncio.Task[TxnResponse]) -> None:
         try:

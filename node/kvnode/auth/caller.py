@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-__all__ = ["ANONYMOUS", "Caller"]
+__all__ = ["ANONYMOUS", "MEMBER", "Caller"]
 
 
 class Caller(NamedTuple):
@@ -16,3 +16,6 @@ class Caller(NamedTuple):
 
 #: A request without identity; real revisions start at 1.
 ANONYMOUS: Final = Caller("", 0)
+
+#: A member that does by itself what clients do in their own name: nobody is to be checked.
+MEMBER: Final = Caller("", 2**64 - 1)

@@ -10,9 +10,11 @@ from kvnode.cli.flags import SWITCHED_GATES, CommandLine, FlagError
 from kvnode.cli.values import parse_bool, parse_duration_s, parse_int
 from kvnode.server.config import (
     DEFAULT_QUOTA_BYTES,
+    DEFAULT_TOKEN_TTL_S,
     AutoCompaction,
     ConfigError,
     InitialClusterState,
+    JwtConfig,
     LogFormat,
     LogLevel,
     LogRotation,
@@ -39,6 +41,7 @@ _FLAG_OF_FIELD = {
     "grpc_keepalive_interval_s": "grpc-keepalive-interval",
     "grpc_keepalive_timeout_s": "grpc-keepalive-timeout",
     "watch_progress_notify_interval_s": "watch-progress-notify-interval",
+    "auth_token_ttl_s": "auth-token-ttl",
     "self_signed_cert_validity_years": "self-signed-cert-validity",
 }
 
@@ -117,6 +120,11 @@ class _Assembler:
                 grpc_keepalive_interval_s=self._duration_s("grpc-keepalive-interval"),
                 grpc_keepalive_timeout_s=self._duration_s("grpc-keepalive-timeout"),
                 watch_progress_notify_interval_s=self._duration_s("watch-progress-notify-interval"),
+                auth_token=self._read("auth-token", _auth_token),
+                # As etcd: 0 is the default.
+                auth_token_ttl_s=self._int("auth-token-ttl") or DEFAULT_TOKEN_TTL_S,
+                bcrypt_cost=self._int("bcrypt-cost"),
+                common_name_is_user=self._bool("client-cert-auth"),
                 self_signed_cert_validity_years=self._int("self-signed-cert-validity"),
                 client_tls=self._tls("", name),
                 peer_tls=self._tls("peer-", name),
@@ -336,6 +344,34 @@ def parse_log_rotation(text: str) -> LogRotation:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _auth_token(text: str) -> JwtConfig | None:
+    kind, *parts = text.split(",")
+    if kind == "simple":
+        return None
+    if kind != "jwt":
+        raise ValueError("must be simple, or jwt with its options")
+    options: dict[str, str] = {}
+    for part in parts:
+        name, separator, value = part.partition("=")
+        if not separator or "=" in value or name in options:
+            raise ValueError(f"{part!r}: expected name=value, each name once")
+        if name not in ("sign-method", "pub-key", "priv-key", "ttl"):
+            raise ValueError(f"{part!r}: the options are sign-method, pub-key, priv-key and ttl")
+        options[name] = value
+    ttl = options.get("ttl")
+    try:
+        ttl_s = parse_duration_s(ttl) if ttl else DEFAULT_TOKEN_TTL_S
+    except ValueError as error:
+        raise ValueError(f"ttl must be {error}") from error
+    public_key, private_key = options.get("pub-key"), options.get("priv-key")
+    return JwtConfig(
+        sign_method=options.get("sign-method", ""),
+        public_key=Path(public_key) if public_key else None,
+        private_key=Path(private_key) if private_key else None,
+        ttl_s=ttl_s,
+    )
 
 
 def _refuse_mode(text: str) -> str:

@@ -16,10 +16,12 @@ from kvnode.server.features import parse_feature_gates
 
 __all__ = [
     "DEFAULT_QUOTA_BYTES",
+    "DEFAULT_TOKEN_TTL_S",
     "MAX_ELECTION_TIMEOUT_MS",
     "AutoCompaction",
     "ConfigError",
     "InitialClusterState",
+    "JwtConfig",
     "LogFormat",
     "LogLevel",
     "LogRotation",
@@ -38,6 +40,8 @@ __all__ = [
 MAX_ELECTION_TIMEOUT_MS = 50_000
 
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
+
+DEFAULT_TOKEN_TTL_S = 300.0
 
 #: A DNS name, an IPv4 address, or an IPv6 address with an optional zone; empty listens everywhere.
 _HOST = re.compile(r"[A-Za-z0-9._-]*|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
@@ -204,6 +208,33 @@ class RevisionCompaction:
 AutoCompaction = PeriodicCompaction | RevisionCompaction
 
 
+#: Methods of RFC 7518 that a token may be signed with, under etcd's names.
+JWT_METHODS = (
+    *(f"{family}{bits}" for family in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)),
+    "EdDSA",
+)
+
+MIN_BCRYPT_COST, MAX_BCRYPT_COST = 4, 31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtConfig:
+    """Signed tokens instead of remembered ones."""
+
+    sign_method: str
+    """One of ``JWT_METHODS``."""
+    public_key: Path | None = None
+    """PEM public key or certificate.  Alone it can only check tokens that are made elsewhere."""
+    private_key: Path | None = None
+    """PEM private key; with HS methods the shared secret itself."""
+    ttl_s: float = DEFAULT_TOKEN_TTL_S
+    """How long a token is good for."""
+
+    def __post_init__(self) -> None:
+        if self.sign_method not in JWT_METHODS:
+            raise ConfigError("auth_token", self.sign_method, f"signed by one of {', '.join(JWT_METHODS)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """All settings of a member.  Durations carry their unit in the name."""
@@ -271,6 +302,15 @@ class NodeConfig:
     watch_progress_notify_interval_s: float = 600.0
     """How often a watcher that asked for it hears the revision when nothing happens."""
 
+    auth_token: JwtConfig | None = None
+    """How tokens are made; None: random ones that every member remembers."""
+    auth_token_ttl_s: float = DEFAULT_TOKEN_TTL_S
+    """A remembered token dies when it is not used for so long."""
+    bcrypt_cost: int = 10
+    """Logarithm of the work to hash a password; each step doubles the time of every login."""
+    common_name_is_user: bool = False
+    """True: a client without token is the user that its certificate names."""
+
     client_tls: TlsConfig | None = None
     peer_tls: TlsConfig | None = None
     self_signed_cert_validity_years: int = 1
@@ -299,6 +339,7 @@ class NodeConfig:
         self._check_identity()
         self._check_timing()
         self._check_sizes()
+        self._check_auth()
         self._check_tls()
 
     @property
@@ -364,6 +405,12 @@ class NodeConfig:
             raise ConfigError("max_concurrent_streams", self.max_concurrent_streams, "from 1 to 4294967295")
         if self.quota_backend_bytes is not None and self.quota_backend_bytes <= 0:
             raise ConfigError("quota_backend_bytes", self.quota_backend_bytes, "above 0")
+
+    def _check_auth(self) -> None:
+        if not MIN_BCRYPT_COST <= self.bcrypt_cost <= MAX_BCRYPT_COST:
+            raise ConfigError("bcrypt_cost", self.bcrypt_cost, f"from {MIN_BCRYPT_COST} to {MAX_BCRYPT_COST}")
+        if self.auth_token_ttl_s <= 0:
+            raise ConfigError("auth_token_ttl_s", self.auth_token_ttl_s, "above 0 s")
 
     def _check_tls(self) -> None:
         sides = (

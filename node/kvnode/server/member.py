@@ -14,10 +14,11 @@ from google.protobuf.message import Message as ProtobufMessage
 
 from kvnode.apply import checks
 from kvnode.apply.applier import AppliedBatch, Applier
-from kvnode.apply.commands import CommandKind
+from kvnode.apply.commands import CommandKind, encode_as_user
 from kvnode.apply.errors import NoSpaceError
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberRecord, Membership
+from kvnode.auth.caller import Caller
 from kvnode.mvcc.hashing import RevisionHash, StateHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import (
@@ -54,6 +55,7 @@ from kvnode.server.replica import Renewal, Replica
 from kvnode.server.snapshots import Snapshots, SnapshotSource, StagedState
 from kvnode.server.stats import MemberStats
 from kvnode.server.storage_thread import StorageThread
+from kvnode.server.tokens import Tokens, make_tokens
 from kvnode.server.upkeep import Upkeep
 from kvnode.status import KvError
 from kvnode.storage.data_dir import DataDirectory, DataDirectoryLockedError, Identity, OpenData
@@ -99,6 +101,7 @@ class Member:
         data: DataDirectory,
         opened: OpenData,
         identity: Identity,
+        tokens: Tokens,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -106,6 +109,7 @@ class Member:
         self.member_id = identity.member_id
         self.cluster_id = identity.cluster_id
         self.stats = MemberStats()
+        self.tokens = tokens
         self.is_stopping = False
         self._published = asyncio.Event()
         self._has_handed_over = False
@@ -180,13 +184,15 @@ class Member:
             StorageError: The data directory can't be used.
             OSError: A peer address can't be listened on; ``filename`` holds its URL.
         """
+        # Before the data are touched, as a key that can't be read is a mistake on the command line.
+        tokens = make_tokens(config, asyncio.get_running_loop().time)
         network.bind()
         try:
             data = _open_data_dir(config.data_dir)
             try:
                 identity, opened = await _open(config, network, data)
                 try:
-                    member = cls(config, network, data, opened, identity)
+                    member = cls(config, network, data, opened, identity, tokens)
                 except BaseException:
                     opened.close()
                     raise
@@ -413,9 +419,16 @@ class Member:
     # Writes and reads.
 
     def propose(
-        self, kind: CommandKind, payload: bytes, done: Callable[[ProtobufMessage | KvError], None]
+        self,
+        kind: CommandKind,
+        payload: bytes,
+        done: Callable[[ProtobufMessage | KvError], None],
+        caller: Caller | None = None,
     ) -> None:
-        """Put a command through the log; ``done`` is called exactly once, with response or error."""
+        """Put a command through the log; ``done`` is called exactly once, with response or error.
+
+        With ``caller`` it is done only if the caller may do it when it is applied.
+        """
         if (
             self.config.quota_backend_bytes is not None
             and kind in _GROWING
@@ -423,6 +436,8 @@ class Member:
         ):
             done(NoSpaceError())
             return
+        if caller is not None:
+            kind, payload = CommandKind.AS_USER, encode_as_user(caller, kind, payload)
         self.proposals.add(kind, payload, done, self._loop.time())  # type: ignore[arg-type]
         self.driver.wake()
 
@@ -439,7 +454,9 @@ class Member:
         self._reads.add(done, self._loop.time())
         self.driver.wake()
 
-    async def proposed(self, kind: CommandKind, payload: bytes) -> ProtobufMessage:
+    async def proposed(
+        self, kind: CommandKind, payload: bytes, caller: Caller | None = None
+    ) -> ProtobufMessage:
         """``propose`` for code that can wait.
 
         Raises:
@@ -455,7 +472,7 @@ class Member:
             else:
                 outcome.set_result(result)
 
-        self.propose(kind, payload, done)
+        self.propose(kind, payload, done, caller)
         return await outcome
 
     async def confirm_linearizable(self) -> None:
@@ -749,6 +766,8 @@ class Member:
         self._staged, self.driver.staged_generation = None, None
         self.replica.restored(metadata, staged.applier)
         self.hub.reset(self.applier.store)
+        # Whose they were may have changed in the entries that were skipped.
+        self.tokens.clear()
         if self.is_leader:
             raise RuntimeError("a leader installed a snapshot")
         self._close_retired()
@@ -793,6 +812,8 @@ class Member:
         hub = self.hub
         for revision, changes in batch.changes:
             hub.notify(revision, changes)
+        if batch.auth_events:
+            self.tokens.apply(batch.auth_events)
         if batch.membership_changed:
             self._update_peers()
             self._upkeep.membership_changed()

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from kvnode.apply.applier import Applier
-from kvnode.apply.commands import CommandKind, encode_command, encode_lease_ids
+from kvnode.apply.commands import CommandKind, encode_as_user, encode_command, encode_lease_ids
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import (
     MemberAttributes,
@@ -20,6 +20,7 @@ from kvnode.apply.membership import (
     encode_member_attributes,
     encode_member_change,
 )
+from kvnode.auth.caller import Caller
 from kvnode.mvcc.hashing import RevisionHash, StateHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import LeaseTimeToLiveResponse
@@ -27,6 +28,7 @@ from kvnode.raft.types import ConfChange, ConfChangeKind, Entry, EntryKind, Memb
 from kvnode.server.config import NodeConfig, parse_urls
 from kvnode.server.errors import BadLeaderTransfereeError
 from kvnode.server.stats import MemberStats
+from kvnode.server.tokens import make_tokens
 from kvnode.status import KvError
 from kvnode.storage.engine import Engine
 from kvnode.storage.memory import MemoryEngine
@@ -83,6 +85,9 @@ class LocalMember:
         self.hub = WatchHub(self.applier.store)
         self._loop = asyncio.get_running_loop()
         self.proposals = 0
+        #: Adds to the loop's clock, for tokens that are to grow old.
+        self.elapsed_s = 0.0
+        self.tokens = make_tokens(self.config, lambda: self._loop.time() + self.elapsed_s)
 
     @property
     def commit_index(self) -> int:
@@ -94,8 +99,12 @@ class LocalMember:
 
     # Writes and reads.
 
-    def propose(self, kind: CommandKind, payload: bytes, done: Callable[[Any], None]) -> None:
+    def propose(
+        self, kind: CommandKind, payload: bytes, done: Callable[[Any], None], caller: Caller | None = None
+    ) -> None:
         self.proposals += 1
+        if caller is not None:
+            kind, payload = CommandKind.AS_USER, encode_as_user(caller, kind, payload)
         if self.failure is not None:
             done(self.failure)
         else:
@@ -114,9 +123,9 @@ class LocalMember:
         for go in held:
             go()
 
-    async def proposed(self, kind: CommandKind, payload: bytes) -> Message:
+    async def proposed(self, kind: CommandKind, payload: bytes, caller: Caller | None = None) -> Message:
         results: list[Any] = []
-        self.propose(kind, payload, results.append)
+        self.propose(kind, payload, results.append, caller)
         if isinstance(results[0], KvError):
             raise results[0]
         return results[0]  # type: ignore[no-any-return]
@@ -132,6 +141,7 @@ class LocalMember:
         """Apply one entry and return its answer."""
         self.applied_index += 1
         batch = self.applier.apply([Entry(self.term, self.applied_index, kind, data)])
+        self.tokens.apply(batch.auth_events)
         for revision, changes in batch.changes:
             self.hub.notify(revision, changes)
         while self.applier.store.is_compacting:
