@@ -8,6 +8,7 @@ from kvnode.cli.flags import FLAGS, FlagError, Treatment, help_text, read_comman
 from kvnode.cli.values import parse_bool, parse_duration_s, parse_int
 from kvnode.server.config import (
     InitialClusterState,
+    JwtConfig,
     LogFormat,
     LogLevel,
     LogRotation,
@@ -168,9 +169,9 @@ def test_variables_that_name_no_flag_are_told_and_nothing_more() -> None:
 def test_flags_of_etcd_without_a_meaning_here_are_taken_and_told() -> None:
     line = read_command_line(
         ("--max-wals=3", "--enable-pprof", "--logger=zap", "--experimental-compaction-batch-limit", "5"),
-        {"ETCD_BCRYPT_COST": "5"},
+        {"ETCD_MAX_SNAPSHOTS": "9"},
     )
-    assert line.ignored == ["ETCD_BCRYPT_COST", "--compaction-batch-limit", "--enable-pprof", "--max-wals"]
+    assert line.ignored == ["--compaction-batch-limit", "--enable-pprof", "ETCD_MAX_SNAPSHOTS", "--max-wals"]
 
 
 def test_flags_that_etcd_has_renamed_still_work() -> None:
@@ -520,3 +521,42 @@ def test_the_help_names_every_flag_that_does_something() -> None:
     assert all(f"--{flag.name} '{flag.default}'" in text for flag in used)
     assert read_command_line(("-h",), {}).wants_help
     assert read_command_line(("--version",), {}).wants_version
+
+
+def test_how_tokens_are_made_is_told_in_one_flag() -> None:
+    assert config_of().auth_token is None
+    assert config_of("--auth-token=simple").auth_token is None
+    asked = "--auth-token=jwt,pub-key=/p.pem,priv-key=/k.pem,sign-method=RS256,ttl=10m"
+    assert config_of(asked).auth_token == JwtConfig(
+        sign_method="RS256", public_key=Path("/p.pem"), private_key=Path("/k.pem"), ttl_s=600.0
+    )
+    assert config_of("--auth-token=jwt,sign-method=HS256,priv-key=/s").auth_token == JwtConfig(
+        sign_method="HS256", private_key=Path("/s"), ttl_s=300.0
+    )
+
+
+def test_the_cost_of_passwords_and_the_life_of_tokens_are_set_by_flags() -> None:
+    config = config_of("--bcrypt-cost=4", "--auth-token-ttl=60")
+    assert (config.bcrypt_cost, config.auth_token_ttl_s) == (4, 60.0)
+    assert config_of("--auth-token-ttl=0").auth_token_ttl_s == 300.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("--auth-token=magic", "must be simple, or jwt"),
+        ("--auth-token=jwt", "signed by one of HS256"),
+        ("--auth-token=jwt,sign-method=none", "signed by one of HS256"),
+        ("--auth-token=jwt,sign-method=RS256,ttl=soon", "ttl must be a duration"),
+        ("--auth-token=jwt,sign-method=RS256,sign-method=ES256", "each name once"),
+        ("--auth-token=jwt,sign-method=RS256,key=/k", "the options are sign-method"),
+        ("--bcrypt-cost=3", "from 4 to 31"),
+        ("--bcrypt-cost=32", "from 4 to 31"),
+        ("--auth-token-ttl=-1", "above 0 s"),
+    ],
+)
+def test_a_wrong_setting_of_auth_is_named(argument: str, reason: str) -> None:
+    with pytest.raises(FlagError) as caught:
+        config_of(argument)
+    assert argument.split("=")[0] in str(caught.value)
+    assert reason in str(caught.value)

@@ -26,6 +26,9 @@ from kvnode.status import KvError, StatusCode
 
 __all__ = ["JwtTokens", "VerifyOnlyError"]
 
+#: Above all that there will ever be, and below what stands for members.
+_HIGHEST_REVISION: Final = 2**63 - 1
+
 #: Verified tokens kept, so that a signature is checked once and not at every request.
 _CACHE_COUNT: Final = 10_000
 
@@ -114,14 +117,15 @@ class JwtTokens:
         except (jwt.InvalidTokenError, ValueError):
             return None
         user, revision, expires = claims.get("username"), claims.get("revision"), claims.get("exp")
-        if not isinstance(user, str) or not _is_number(revision):
+        if not isinstance(user, str) or not user or not _is_number(revision):
             return None
         if expires is not None and not _is_number(expires):
             return None
         try:
-            # A name must be text, and neither number infinite.
+            # A name must be text that can be stored, and neither number infinite.
             user.encode()
-            return _Verified(Caller(user, max(0, int(revision))), None if expires is None else float(expires))
+            caller = Caller(user, min(max(0, int(revision)), _HIGHEST_REVISION))
+            return _Verified(caller, None if expires is None else float(expires))
         except (ValueError, OverflowError):
             return None
 
