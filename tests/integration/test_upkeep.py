@@ -16,9 +16,9 @@ from kvtest.workload import check_kept, equal_hashes, eventually, writing
 _PROGRAM = """
 import sys
 from kvnode.cli import main
-from kvnode.server import upkeep
+from kvnode.server import auto_compaction
 
-upkeep.AUTO_COMPACTION_S = 0.5
+auto_compaction.REVISION_LOOK_S = 0.5
 sys.exit(main())
 """
 IMPATIENT = [sys.executable, "-c", _PROGRAM]

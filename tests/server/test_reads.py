@@ -1,6 +1,11 @@
 """Linearizable reads share rounds, and an old round's answer is never taken for a new one's."""
 
-from kvnode.server.errors import LeaderFailureTimeoutError, RequestTimeoutError, StoppedError
+from kvnode.server.errors import (
+    LeaderFailureTimeoutError,
+    RequestTimeoutError,
+    StoppedError,
+    TooManyRequestsError,
+)
 from kvnode.server.reads import RETRY_S, Reads
 
 
@@ -119,3 +124,17 @@ def test_after_the_end_everything_fails_as_stopped():
     reads.add(outcomes.of("b"), 0.0)
     reads.abandon()
     assert {name: type(error) for name, error in outcomes.told} == {"a": StoppedError, "b": StoppedError}
+
+
+def test_more_reads_than_memory_is_meant_for_are_refused_at_once():
+    reads, outcomes = Reads(1, 1, timeout_s=7), Outcomes()
+    for number in range(Reads.LIMIT_COUNT):
+        reads.add(outcomes.of(str(number)), 0.0)
+    assert outcomes.told == []
+    reads.add(outcomes.of("one more"), 0.0)
+    [(name, error)] = outcomes.told
+    assert (name, type(error)) == ("one more", TooManyRequestsError)
+    reads.confirmed(5, begun(reads))
+    reads.applied(5)
+    reads.add(outcomes.of("later"), 1.0)
+    assert len(outcomes.told) == Reads.LIMIT_COUNT + 1

@@ -7,7 +7,12 @@ confirmation of an abandoned round can't be taken for a newer one's.
 
 from collections.abc import Callable
 
-from kvnode.server.errors import LeaderFailureTimeoutError, RequestTimeoutError, StoppedError
+from kvnode.server.errors import (
+    LeaderFailureTimeoutError,
+    RequestTimeoutError,
+    StoppedError,
+    TooManyRequestsError,
+)
 from kvnode.status import KvError
 
 __all__ = ["Reads"]
@@ -22,6 +27,7 @@ RETRY_S = 0.5
 class Reads:
     """Reads that wait until this member's state holds what was committed before they came."""
 
+    #: Reads held at most; beyond that new ones are refused at once.
     LIMIT_COUNT = 50_000
 
     def __init__(self, member_id: int, session: int, *, timeout_s: float) -> None:
@@ -42,7 +48,10 @@ class Reads:
         return len(self._arrived) + len(self._asked) + sum(len(batch) for _, batch in self._confirmed)
 
     def add(self, done: ReadDone, now_s: float) -> None:
-        """Let one read wait."""
+        """Let one read wait; ``done`` is called at once if too many do."""
+        if len(self._arrived) + len(self._asked) >= self.LIMIT_COUNT:
+            done(TooManyRequestsError())
+            return
         self._arrived.append((now_s + self._timeout_s, done))
 
     def next_context(self, now_s: float) -> bytes | None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from kvnode.apply.cluster_version import encode_version
 from kvnode.apply.commands import CommandKind, encode_lease_ids
 from kvnode.apply.membership import MemberAttributes, encode_member_attributes
+from kvnode.mvcc.errors import CompactedError
 from kvnode.pb.rpc_pb2 import CompactionRequest
 from kvnode.raft.types import ConfState, Index, MemberId
-from kvnode.server.config import PeriodicCompaction, RevisionCompaction
+from kvnode.server.auto_compaction import CompactionPlan
 from kvnode.status import KvError
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ COMPACT_PAUSE_S = 0.002
 #: Log bytes kept at most, whatever ``--snapshot-count`` says: entries hold whole batches.
 LOG_LIMIT_BYTES = 64 * 2**20
 LOG_CATCH_UP_BYTES = 32 * 2**20
-
-#: Auto-compaction looks at the revision this often, or ten times in its window if that is shorter.
-AUTO_COMPACTION_S = 300.0
 
 PUBLISH_RETRY_S = 0.5
 
@@ -165,31 +163,22 @@ class Upkeep:
         policy = member.config.auto_compaction
         if policy is None:
             return
-        history: deque[tuple[float, int]] = deque()
-        interval_s = AUTO_COMPACTION_S
-        if isinstance(policy, PeriodicCompaction):
-            interval_s = min(interval_s, policy.window_s / 10)
+        plan = CompactionPlan(policy, member.now_s(), member.applier.store.current_revision)
         while True:
-            await asyncio.sleep(interval_s)
-            store = member.applier.store
-            now_s = member.now_s()
-            history.append((now_s, store.current_revision))
-            target = 0
-            if isinstance(policy, RevisionCompaction):
-                target = store.current_revision - policy.keep_revisions
-            else:
-                while len(history) > 1 and history[1][0] <= now_s - policy.window_s:
-                    history.popleft()
-                if history[0][0] <= now_s - policy.window_s:
-                    target = history[0][1]
-            if not member.is_leader or target <= max(store.compact_revision, 0):
+            await asyncio.sleep(plan.pause_s)
+            target = plan.look(member.now_s(), member.applier.store.current_revision)
+            if target is None or not member.is_leader:
                 continue
             try:
                 request = CompactionRequest(revision=target)
                 await member.proposed(CommandKind.COMPACT, request.SerializeToString())
                 log.info("compacted revisions up to %d by policy", target)
+            except CompactedError:
+                pass  # by a client
             except KvError as error:
                 log.warning("auto-compaction to %d failed: %s", target, error)
+                continue
+            plan.compacted(member.now_s(), target)
 
     # The log behind the state.
 
