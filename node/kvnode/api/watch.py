@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kvnode.api.catch_up import CatchUp
 from kvnode.api.gate import Gate
-from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, StreamCall, StreamMethod
+from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, RpcError, StreamCall, StreamMethod
 from kvnode.api.streams import Streams, parse
 from kvnode.auth.errors import AuthError
 from kvnode.mvcc.errors import CompactedError, WatchIdInUseError
@@ -32,6 +32,9 @@ __all__ = ["WatchService"]
 #: Responses that may wait on a stream (etcd's number) and their bytes.
 QUEUE_RESPONSES = 128
 QUEUE_BYTES = 8 * 2**20
+
+#: How long a stream that ends with an error waits for a client that does not read.
+LAST_WRITE_S = 1.0
 
 #: No watch: of a creation that was rejected, and of progress that all watches of a stream have made.
 NO_WATCH = -1
@@ -65,6 +68,11 @@ class WatchService:
             await stream.read_requests()
             # A client that has no more requests still wants its events.
             await writer
+        except (KvError, RpcError):
+            # What was answered before goes out before the error, if the client takes it.
+            stream.close()
+            await asyncio.wait({writer}, timeout=LAST_WRITE_S)
+            raise
         finally:
             stream.close()
             self._catch_up.stream_closed()
@@ -104,6 +112,7 @@ class _WatchStream:
         #: A response is being written, so that nothing may overtake it.
         self._is_writing = False
         self._refused_some = False
+        self._is_closed = False
         self._has_queued = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -157,7 +166,7 @@ class _WatchStream:
 
     async def write_queued(self) -> None:
         """Send what is queued, for as long as the stream lives."""
-        while True:
+        while self._queue or not self._is_closed:
             await self._has_queued.wait()
             self._has_queued.clear()
             while self._queue:
@@ -173,7 +182,9 @@ class _WatchStream:
                         self._catch_up.kick()
 
     def close(self) -> None:
-        """End all watches."""
+        """End all watches, and the writer once the queue is empty."""
+        self._is_closed = True
+        self._has_queued.set()
         for watcher in self._watches:
             self._member.hub.cancel(watcher)
         self._watches.clear()

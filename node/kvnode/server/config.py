@@ -437,6 +437,10 @@ def parse_url(text: str, *, listen: bool = False) -> Url:
     Raises:
         ValueError: What is wrong, as a sentence without the URL itself.
     """
+    # As in etcd, blanks around a URL are no part of it; urlsplit would drop some inside it too.
+    text = text.strip()
+    if any(character <= " " or character == "\x7f" for character in text):
+        raise ValueError("the URL must not hold blanks or control characters")
     try:
         parts = urlsplit(text)
         port = parts.port
