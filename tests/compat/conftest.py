@@ -1,7 +1,6 @@
 """etcd and kvnode side by side."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from kvtest.certificates import TestAuthority
@@ -33,18 +32,34 @@ def sides(etcdctl: str, etcd: str, tmp_path_factory: pytest.TempPathFactory) -> 
         yield sides
 
 
+@pytest.fixture(scope="session")
+def sides_alone(etcdctl: str, etcd: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
+    """One member each."""
+    with two_sides(tmp_path_factory.mktemp("one"), 1, etcdctl=etcdctl, etcd=etcd) as sides:
+        yield sides
+
+
 @pytest.fixture
 def prepared(sides: Sides) -> Sides:
-    """Both sides with an empty key range ``c/``, no lease, m1 as leader, and the same revision."""
+    """Three members each with an empty key range ``c/``, no lease, m1 as leader, and the same revision."""
+    return prepare(sides)
 
-    def prepare(side: Side) -> int:
+
+@pytest.fixture
+def prepared_alone(sides_alone: Sides) -> Sides:
+    """One member each with an empty key range ``c/``, no lease, and the same revision."""
+    return prepare(sides_alone)
+
+
+def prepare(sides: Sides) -> Sides:
+    def clear(side: Side) -> int:
         side.run("del c/ --prefix")
         for lease in side.run("lease list")[1].decode().splitlines()[1:]:
             side.run(f"lease revoke {lease}")
         side.prepare()
         return int(side.names["rev"])
 
-    revisions = on_both(sides, prepare)
+    revisions = on_both(sides, clear)
     # A test that failed may have left one behind the other; the next shall not fail for that.
     for side, revision in zip(sides, revisions, strict=True):
         for _ in range(revision, max(revisions)):
@@ -73,9 +88,3 @@ def secured_sides(
     directory = tmp_path_factory.mktemp("secured")
     with two_sides(directory, 1, etcdctl=etcdctl, etcd=etcd, tls=certificates["server"]) as sides:
         yield sides
-
-
-@pytest.fixture
-def saved_at(tmp_path: Path) -> Path:
-    """A place for files that etcdctl writes."""
-    return tmp_path

@@ -56,10 +56,6 @@ CASES: dict[str, list[Step]] = {
         ("put c/big --max-request-bytes 100000", "v" * 200_000),
         "get c/big",
     ],
-    "put-larger-than-any-message": [
-        ("put c/big --max-request-bytes 9000000", "v" * 3_000_000),
-        "get c/big",
-    ],
     "put-to-a-follower": [
         "--endpoints {m2} put c/a 1",
         "--endpoints {m3} put c/a 2 --prev-kv -w json",
@@ -124,7 +120,7 @@ CASES: dict[str, list[Step]] = {
     "get-max-create-rev": [*FILL, "get c/ --prefix --max-create-rev={rev_plus_2}"],
     "get-bounds-with-sort": [
         *FILL,
-        "get c/ --prefix --min-mod-rev={rev_plus_2} --max-mod-rev={rev_plus_4} --sort-by=MODIFY --order=DESCEND",
+        "get c/ --prefix --min-mod-rev={rev_plus_2} --max-mod-rev={rev_plus_4} --sort-by=MODIFY",
     ],
     "get-bounds-count-only": [*FILL, "get c/ --prefix --min-mod-rev={rev_plus_3} --count-only -w json"],
     "get-refused": [
@@ -185,7 +181,6 @@ CASES: dict[str, list[Step]] = {
     "txn-reads-what-it-wrote": [*FILL, ("txn -w json", "\nput c/a x\nget c/a\nput c/b y\nget c/b\n\n\n")],
     "txn-deletes-twice": [*FILL, ("txn -w json", "\ndel c/a\ndel c/ --prefix\n\n\n")],
     "txn-rev": [*FILL, ("txn", "\nget c/a --rev={rev_plus_1}\n\n\n")],
-    "txn-rev-future": [*FILL, ("txn", "\nput c/a 9\nget c/a --rev=1000000\n\n\n"), "get c/a"],
     "txn-one-key-twice": [("txn", "\nput c/a 1\nput c/a 2\n\n\n"), "get c/a"],
     "txn-put-and-delete-of-one-key": [("txn", "\nput c/a 1\ndel c/ --prefix\n\n\n"), "get c/a"],
     "txn-one-key-twice-in-the-branch-not-taken": [("txn", "\nput c/b 1\n\nput c/a 1\nput c/a 2\n\n")],
@@ -216,13 +211,12 @@ CASES: dict[str, list[Step]] = {
     "compaction-twice": [*FILL, "compaction {rev_plus_3}", "compaction {rev_plus_3}", "compaction 1"],
     "compaction-future": ["compaction 1000000"],
     "compaction-of-the-present": [*FILL, "compaction {rev_plus_5}", "get c/ --prefix -w json"],
-    "compaction-physical": [*FILL, "compaction {rev_plus_4} --physical", "get c/ --prefix --rev={rev_plus_3}"],
-    "compaction-read-before-it": [*FILL, "compaction {rev_plus_3}", "get c/a --rev={rev_plus_1}"],
-    "compaction-txn-before-it": [
+    "compaction-physical": [
         *FILL,
-        "compaction {rev_plus_3}",
-        ("txn", "\nput c/a 1\nget c/a --rev={rev_plus_1}\n\n\n"),
+        "compaction {rev_plus_4} --physical",
+        "get c/ --prefix --rev={rev_plus_3}",
     ],
+    "compaction-read-before-it": [*FILL, "compaction {rev_plus_3}", "get c/a --rev={rev_plus_1}"],
     "compaction-of-deleted-keys": [
         *FILL,
         "del c/a",
@@ -231,10 +225,30 @@ CASES: dict[str, list[Step]] = {
         "get c/ --prefix -w json",
     ],
     "compaction-refused": ["compaction", "compaction x", "compaction -1", "compaction 0", "compaction 1 2"],
-    "compaction-at-a-follower": [*FILL, "--endpoints {m2} compaction {rev_plus_2}", "compaction {rev_plus_2}"],
+    "compaction-at-a-follower": [
+        *FILL,
+        "--endpoints {m2} compaction {rev_plus_2}",
+        "compaction {rev_plus_2}",
+    ],
+}
+
+
+#: Upon these the members of etcd 3.6 come apart (etcd issue 18667), so they are for a member that is alone.
+ALONE: dict[str, list[Step]] = {
+    "txn-rev-future": [*FILL, ("txn", "\nput c/a 9\nget c/a --rev=1000000\n\n\n"), "get c/a"],
+    "compaction-txn-before-it": [
+        *FILL,
+        "compaction {rev_plus_3}",
+        ("txn", "\nput c/a 1\nget c/a --rev={rev_plus_1}\n\n\n"),
+    ],
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_etcdctl_says_the_same(prepared: Sides, case: str) -> None:
     assert_same(prepared, CASES[case])
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_etcdctl_says_the_same_of_a_member_that_is_alone(prepared_alone: Sides, case: str) -> None:
+    assert_same(prepared_alone, ALONE[case])

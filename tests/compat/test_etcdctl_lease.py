@@ -43,7 +43,11 @@ CASES: dict[str, list[Step]] = {
         "lease timetolive {lease} --keys -w fields",
     ],
     "timetolive-without-keys": ["lease grant 600", "lease timetolive {lease} --keys"],
-    "timetolive-of-nothing": ["lease timetolive 77", "lease timetolive 77 -w json", "lease timetolive 77 --keys"],
+    "timetolive-of-nothing": [
+        "lease timetolive 77",
+        "lease timetolive 77 -w json",
+        "lease timetolive 77 --keys",
+    ],
     "timetolive-refused": ["lease timetolive", "lease timetolive xyz", "lease timetolive 1 2"],
     "timetolive-at-a-follower": [
         "lease grant 600",

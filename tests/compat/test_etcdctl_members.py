@@ -56,13 +56,13 @@ CASES: dict[str, list[Step]] = {
     "update-json": ["member update {id3} --peer-urls={peer3} -w json"],
     "update-fields": ["member update {id3} --peer-urls={peer3} -w fields"],
     "update-at-a-follower": ["--endpoints {m2} member update {id3} --peer-urls={peer3}"],
-    "status": ["endpoint status", "endpoint status -w json"],
+    "status": ["put c/a 1", "endpoint status", "endpoint status -w json"],
     "status-fields": ["endpoint status -w fields"],
     "status-table": ["endpoint status -w table"],
     "status-protobuf-is-not-supported": ["endpoint status -w protobuf"],
     "status-of-all": ["--endpoints {all} endpoint status"],
     "status-of-all-table": ["--endpoints {all} endpoint status -w table"],
-    "status-of-the-cluster": ["endpoint status --cluster", "endpoint status --cluster -w json"],
+    "status-of-the-cluster": ["put c/a 1", "endpoint status --cluster", "endpoint status --cluster -w json"],
     "status-of-nobody": ["--endpoints {m1},http://127.0.0.1:1 --command-timeout=300ms endpoint status"],
     "health": ["endpoint health"],
     "health-json": ["endpoint health -w json"],
@@ -81,7 +81,11 @@ CASES: dict[str, list[Step]] = {
     "hashkv-of-the-cluster": ["endpoint hashkv --cluster", "endpoint hashkv --cluster -w table"],
     "hashkv-at-a-revision": [*FILL, "endpoint hashkv --rev={rev_plus_2} -w json"],
     "hashkv-after-a-compaction": [*FILL, "compaction {rev_plus_3}", "endpoint hashkv -w json"],
-    "hashkv-of-a-compacted-revision": [*FILL, "compaction {rev_plus_3}", "endpoint hashkv --rev={rev_plus_1}"],
+    "hashkv-of-a-compacted-revision": [
+        *FILL,
+        "compaction {rev_plus_3}",
+        "endpoint hashkv --rev={rev_plus_1}",
+    ],
     "hashkv-of-a-future-revision": ["endpoint hashkv --rev=1000000"],
     "endpoint-subcommand-unknown": ["endpoint wealth", "endpoint"],
     "alarm-list": ["alarm list", "alarm list -w json", "alarm list -w fields", "alarm list -w protobuf"],
@@ -177,7 +181,8 @@ def life_of_a_learner(side: Side) -> list[str]:
         joining.start()
         joining.wait_listening()
         wait_until(
-            lambda: side.run("--endpoints {m4} endpoint status")[0] == 0, what="the learner has begun"
+            lambda: b"true" in side.run("--endpoints {m4} endpoint status -w json")[1],
+            what="the learner knows that it is one",
         )
         said += side.said(
             [
@@ -218,7 +223,6 @@ def test_a_voter_that_never_starts_is_added_updated_and_removed_alike(prepared: 
                     "member list -w fields",
                     "member add another --peer-urls=http://127.0.0.1:2",
                     "member promote {added}",
-                    "move-leader {added}",
                     "endpoint status --cluster",
                     "member update {added} --peer-urls=http://127.0.0.1:1",
                     "member list",
@@ -234,7 +238,7 @@ def test_a_voter_that_never_starts_is_added_updated_and_removed_alike(prepared: 
 
 
 def done(side: Side, command: str) -> str:
-    """What a command says once it succeeds: members must have been connected for five seconds for a change."""
+    """What a command says once it succeeds: for a change members must have been connected for a while."""
     outputs: list[str] = []
 
     def is_done() -> bool:

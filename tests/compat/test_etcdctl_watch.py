@@ -3,16 +3,12 @@
 import pytest
 from kvtest.etcdctl import FILL, Followed, Sides, Step, assert_same
 
-ENVIRONMENT = (
-    "sh -c 'echo $ETCD_WATCH_REVISION $ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY $ETCD_WATCH_VALUE'"
-)
+ENVIRONMENT = "sh -c 'echo $ETCD_WATCH_REVISION $ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY $ETCD_WATCH_VALUE'"
 
 CASES: dict[str, list[Step]] = {
     "one-key": [Followed(command="watch c/a", then=["put c/a 1", "put c/b 2", "del c/a"], lines=5)],
     "prefix": [
-        Followed(
-            command="watch c/ --prefix", then=["put c/a 1", "put c/b 2", "del c/ --prefix"], lines=10
-        )
+        Followed(command="watch c/ --prefix", then=["put c/a 1", "put c/b 2", "del c/ --prefix"], lines=10)
     ],
     "range": [Followed(command="watch c/a c/c", then=["put c/c 1", "put c/b 2"], lines=3)],
     "rev": [*FILL, Followed(command="watch c/ --prefix --rev={rev_plus_1}", then=["put c/z 9"], lines=18)],

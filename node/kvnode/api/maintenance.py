@@ -166,7 +166,7 @@ class MaintenanceService:
                 await self._member.proposed(CommandKind.DOWNGRADE, encode_downgrade(target))
         else:
             raise RpcError(StatusCode.UNKNOWN, "etcdserver: unknown method")
-        response = DowngradeResponse(version=str(self._member.applier.cluster_version.version))
+        response = DowngradeResponse(version=self._member.applier.cluster_version.version.short)
         self._gate.fill(response.header)
         return response
 

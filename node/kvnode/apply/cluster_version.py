@@ -47,6 +47,11 @@ class MinorVersion(NamedTuple):
         return f"{self.major}.{self.minor}.0"
 
     @property
+    def short(self) -> str:
+        """The version without a patch level, as in answers about downgrades."""
+        return f"{self.major}.{self.minor}"
+
+    @property
     def previous(self) -> "MinorVersion":
         """The only version that a cluster of this one may be downgraded to."""
         return MinorVersion(self.major, self.minor - 1)

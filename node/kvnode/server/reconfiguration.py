@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvnode.apply.commands import CommandKind
-from kvnode.apply.errors import MemberNotFoundError
+from kvnode.apply.errors import ApplyError, MemberNotFoundError
 from kvnode.apply.membership import (
     MemberAttributes,
     MemberChange,
@@ -174,26 +174,35 @@ class Reconfiguration:
         member_id = int(str(request["id"]))
         member = self._member
         change = MemberChange(0, ConfChangeKind.ADD_VOTER, MemberId(member_id), is_promotion=True)
-        self._check(change)
-        record = member.applier.membership.members[change.member_id]
+        refused = self._refusal(change)
+        record = member.applier.membership.get(change.member_id)
+        if record is None and refused is not None:
+            raise refused
         status = member.node.status()
         progress = status.progress.get(MemberId(member_id))
-        if (
-            not record.name
+        # As in etcd: whether a voter may be promoted is asked after whether it follows.
+        is_leader = member_id == member.member_id
+        if not is_leader and (
+            record is None
+            or not record.name
             or progress is None
             or not progress.recent_active
             or progress.match_index < PROMOTE_SHARE * status.last_index
             or progress.match_index + member.config.snapshot_catchup_entries < status.last_index
         ):
             raise LearnerNotReadyError
+        if refused is not None:
+            raise refused
         if member.config.strict_reconfig_check:
             self._check_room_for_voter()
         await self._propose(change)
         return {}
 
+    def _refusal(self, change: MemberChange) -> ApplyError | None:
+        return self._member.applier.membership.check(change, max_learners=self._member.config.max_learners)
+
     def _check(self, change: MemberChange) -> None:
-        refused = self._member.applier.membership.check(change, max_learners=self._member.config.max_learners)
-        if refused is not None:
+        if refused := self._refusal(change):
             raise refused
 
     async def _propose(self, change: MemberChange) -> None:

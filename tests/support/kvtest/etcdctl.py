@@ -195,9 +195,7 @@ class Side:
 
     def _wait(self, process: "subprocess.Popen[bytes]", condition: Callable[[], bool], what: str) -> None:
         """Wait until ``condition`` holds or the command has ended, which the comparison then shows."""
-        wait_until(
-            lambda: condition() or process.poll() is not None, what=what, timeout_s=_LINE_TIMEOUT_S
-        )
+        wait_until(lambda: condition() or process.poll() is not None, what=what, timeout_s=_LINE_TIMEOUT_S)
 
     def _watchers(self) -> float:
         _, text = self.cluster[0].http_get("/metrics")

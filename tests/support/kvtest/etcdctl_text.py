@@ -31,7 +31,16 @@ _VARYING: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\| (true|false) \| (true|false) \| \d+ \| \d+ \| \d+ \|"), r"| \1 | \2 | N | N | N |"),
     (re.compile(r"(ENDPOINT\d)(,| \|) \d+(,| \|) (\d+)"), r"\1\2 HASH\3 \4"),
     # What a client that has no more time hears first is a race within the client.
-    (re.compile(r"desc = stream terminated by RST_STREAM with error code: CANCEL"), "desc = context deadline exceeded"),
+    (
+        re.compile(r"desc = (stream terminated by RST_STREAM with error code: CANCEL|Deadline Exceeded)"),
+        "desc = context deadline exceeded",
+    ),
+    # etcd declares this code and yet sends Unknown; clients go by the text.
+    (
+        re.compile(r"code = \w+ (desc = etcdserver: re-configuration failed)"),
+        r"code = FailedPrecondition \1",
+    ),
+    (re.compile(r"(larger than max \()\d+( vs\. \d+\))"), r"\1N\2"),
     # Keys of locks and elections end with the lease of their session.
     (re.compile(r"(?<=(?:lock|vote)/)[0-9a-f]{9,16}\b"), "SESSION"),
     (re.compile(r'("Lease" : |"lease": ?)\d{9,}'), r"\1LEASE"),
@@ -106,7 +115,9 @@ class Masks:
         for pattern, replacement in _VARYING:
             text = pattern.sub(replacement, text)
         lines = _blocks_in_order(text.splitlines(keepends=True))
-        if lines and all(re.match(r"(ID\d|ADDED), |ENDPOINT\d( is |, )|\||\+|Finished", line) for line in lines):
+        if lines and all(
+            re.match(r"(ID\d|ADDED), |ENDPOINT\d( is |, )|\||\+|Finished", line) for line in lines
+        ):
             lines.sort()
         return "".join(_json_in_order(line) for line in lines)
 
