@@ -9,6 +9,7 @@ from typing import cast
 
 from google.protobuf.message import Message
 
+from kvnode.api.errors import RequestTooLargeError
 from kvnode.api.gate import Access, Gate
 from kvnode.api.passwords import Passwords
 from kvnode.api.port import Method, UnaryHandler, UnaryMethod
@@ -116,7 +117,7 @@ class AuthService:
         if user is not None and user.has_no_password:
             raise NoPasswordUserError
         if not await self._passwords.matches(password, None if user is None else user.password_hash):
-            logger.warning("a login with a wrong name or password was refused", extra={"user": name})
+            logger.warning("a login with a wrong name or password was refused", extra={"user": name[:100]})
             raise AuthFailedError
         return auth_revision
 
@@ -124,7 +125,7 @@ class AuthService:
 
     async def user_add(self, request: pb.AuthUserAddRequest, caller: Caller | None) -> Message:
         """Add a user; what enters the log is the password's hash."""
-        password, request.password = request.password, ""
+        password, request.password, request.hashedPassword = request.password, "", ""
         if not request.options.no_password:
             request.hashedPassword = await self._hashed(password)
         return await self._proposed(CommandKind.USER_ADD, request, caller)
@@ -133,7 +134,7 @@ class AuthService:
         self, request: pb.AuthUserChangePasswordRequest, caller: Caller | None
     ) -> Message:
         """Give a user another password; an empty one lets nobody in."""
-        password, request.password = request.password, ""
+        password, request.password, request.hashedPassword = request.password, "", ""
         if password:
             request.hashedPassword = await self._hashed(password)
         return await self._proposed(CommandKind.USER_CHANGE_PASSWORD, request, caller)
@@ -194,7 +195,10 @@ class AuthService:
         return base64.b64encode(await self._passwords.hashed(password)).decode()
 
     async def _proposed(self, kind: CommandKind, request: Message, caller: Caller | None) -> Message:
-        response = await self._member.proposed(kind, request.SerializeToString(), caller)
+        payload = request.SerializeToString()
+        if len(payload) > self._member.config.max_request_bytes:
+            raise RequestTooLargeError
+        response = await self._member.proposed(kind, payload, caller)
         # Every response has its header in the same place, so that one type stands for all.
         self._gate.fill(cast(pb.AuthEnableResponse, response).header)
         return response

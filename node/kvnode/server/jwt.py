@@ -4,7 +4,9 @@ They survive restarts and cost no memory, but can't be taken back before they ru
 from an old one is the auth revision inside it.
 """
 
+import logging
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,8 +28,13 @@ from kvnode.status import KvError, StatusCode
 
 __all__ = ["JwtTokens", "VerifyOnlyError"]
 
+logger = logging.getLogger(__name__)
+
 #: Above all that there will ever be, and below what stands for members.
 _HIGHEST_REVISION: Final = 2**63 - 1
+
+#: The least that a secret should have (RFC 7518 section 3.2, for SHA-256).
+_SECRET_BYTES: Final = 32
 
 #: Verified tokens kept, so that a signature is checked once and not at every request.
 _CACHE_COUNT: Final = 10_000
@@ -76,6 +83,17 @@ class JwtTokens:
         self._wall_s = wall_s
         self._signing_key, self._checking_key = _keys(config)
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
+        self._try_keys()
+
+    def _try_keys(self) -> None:
+        """Make sure at the start that the keys fit the method, and not at the first login."""
+        if self._signing_key is None:
+            return
+        try:
+            token = jwt.encode({}, self._signing_key, algorithm=self._method)
+            jwt.decode(token, self._checking_key, algorithms=[self._method])
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise _unusable(str(error)) from error
 
     def new_prefix(self) -> str:
         return ""
@@ -112,9 +130,17 @@ class JwtTokens:
                 token,
                 self._checking_key,
                 algorithms=[self._method],
-                options={"verify_aud": False, "verify_exp": False},
+                # What etcd does not look at; a token from elsewhere may say it in its own way.
+                options={
+                    "verify_aud": False,
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_iss": False,
+                    "verify_jti": False,
+                    "verify_sub": False,
+                },
             )
-        except (jwt.InvalidTokenError, ValueError):
+        except (jwt.PyJWTError, ValueError, TypeError):
             return None
         user, revision, expires = claims.get("username"), claims.get("revision"), claims.get("exp")
         if not isinstance(user, str) or not user or not _is_number(revision):
@@ -152,6 +178,10 @@ def _keys(config: JwtConfig) -> tuple[Any, Any]:
         secret = _read(config.private_key)
         if not secret:
             raise _unusable("auth: missing key data")
+        if len(secret) < _SECRET_BYTES:
+            logger.warning("the secret that signs tokens is short: it can be guessed from a token")
+            # Said once is enough; the library would say it at every token.
+            warnings.filterwarnings("ignore", message="The HMAC key is")
         return secret, secret
     family = config.sign_method[:2]
     private = public = None

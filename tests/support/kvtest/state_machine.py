@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 from kvnode.apply.applier import AppliedBatch, Applier, ApplyResult
-from kvnode.apply.commands import CommandKind, encode_command, encode_lease_ids
+from kvnode.apply.commands import CommandKind, encode_as_user, encode_command, encode_lease_ids
 from kvnode.apply.genesis import GENESIS_INDEX, write_genesis
 from kvnode.apply.membership import MemberChange, MemberRecord, encode_member_change
+from kvnode.auth.caller import Caller
 from kvnode.mvcc.hashing import RevisionHash
 from kvnode.pb import rpc_pb2 as rpc
 from kvnode.raft.types import Entry, EntryKind, MemberId, encode_conf_change
 from kvnode.status import KvError
 from kvnode.storage.memory import MemoryEngine
 
-__all__ = ["CLUSTER_ID", "FIRST_MEMBER", "StateMachine", "kind_of"]
+__all__ = ["CLUSTER_ID", "FIRST_MEMBER", "AsUser", "StateMachine", "command", "kind_of"]
 
 CLUSTER_ID = 0xC1
 FIRST_MEMBER = MemberRecord(MemberId(0xA), "a", ("http://a:2380",), ("http://a:2379",), False)
@@ -29,12 +31,38 @@ _KINDS: dict[type[Message], CommandKind] = {
     rpc.LeaseRevokeRequest: CommandKind.LEASE_REVOKE,
     rpc.LeaseCheckpointRequest: CommandKind.LEASE_CHECKPOINT,
     rpc.AlarmRequest: CommandKind.ALARM,
+    rpc.AuthEnableRequest: CommandKind.AUTH_ENABLE,
+    rpc.AuthDisableRequest: CommandKind.AUTH_DISABLE,
+    rpc.AuthUserAddRequest: CommandKind.USER_ADD,
+    rpc.AuthUserDeleteRequest: CommandKind.USER_DELETE,
+    rpc.AuthUserChangePasswordRequest: CommandKind.USER_CHANGE_PASSWORD,
+    rpc.AuthUserGrantRoleRequest: CommandKind.USER_GRANT_ROLE,
+    rpc.AuthUserRevokeRoleRequest: CommandKind.USER_REVOKE_ROLE,
+    rpc.AuthRoleAddRequest: CommandKind.ROLE_ADD,
+    rpc.AuthRoleDeleteRequest: CommandKind.ROLE_DELETE,
+    rpc.AuthRoleGrantPermissionRequest: CommandKind.ROLE_GRANT_PERMISSION,
+    rpc.AuthRoleRevokePermissionRequest: CommandKind.ROLE_REVOKE_PERMISSION,
 }
+
+
+class AsUser(NamedTuple):
+    """A request on behalf of a user."""
+
+    caller: Caller
+    request: Message
 
 
 def kind_of(request: Message) -> CommandKind:
     """Return the command that carries this request."""
     return _KINDS[type(request)]
+
+
+def command(request: Message | AsUser) -> tuple[CommandKind, bytes]:
+    """Return kind and payload of the command that carries a request."""
+    if isinstance(request, AsUser):
+        kind, payload = command(request.request)
+        return CommandKind.AS_USER, encode_as_user(request.caller, kind, payload)
+    return kind_of(request), request.SerializeToString()
 
 
 class StateMachine:
@@ -56,19 +84,19 @@ class StateMachine:
         self.engine.restart()
         self.applier = self._open()
 
-    def entry(self, *requests: Message) -> Entry:
+    def entry(self, *requests: Message | AsUser) -> Entry:
         """Return the next log entry, a batch of commands, without applying it."""
         data = b"".join(
-            encode_command(kind_of(request), number + 1, request.SerializeToString())
-            for number, request in enumerate(requests)
+            encode_command(kind, number, payload)
+            for number, (kind, payload) in enumerate(map(command, requests), 1)
         )
         return self._append(EntryKind.NORMAL, data)
 
-    def batch(self, *requests: Message) -> list[ApplyResult]:
+    def batch(self, *requests: Message | AsUser) -> list[ApplyResult]:
         """Apply one entry; returns the answers in order."""
         return [result for _, result in self.feed(self.entry(*requests)).results]
 
-    def do(self, request: Message) -> Message:
+    def do(self, request: Message | AsUser) -> Message:
         """Apply one command; returns its response or raises its error."""
         (result,) = self.batch(request)
         return _unwrap(result)
