@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from kvnode.raft.messages import Heartbeat, InstallSnapshot, Message
 from kvnode.raft.types import ConfState, MemberId, SnapshotMetadata
+from kvnode.server.stats import MemberStats
 from kvnode.status import KvError, StatusCode
 from kvnode.transport.listener import bind_peer_urls
 from kvnode.transport.peers import Peers, ask_cluster
@@ -27,6 +28,7 @@ class Side:
         self.snapshot = b""
         self.snapshot_error: Exception | None = None
         self.changed = asyncio.Event()
+        self.stats = MemberStats()
 
     def is_removed(self, member_id: int) -> bool:
         return member_id in self.removed

@@ -27,6 +27,11 @@ class CatchUp:
         self._soon: asyncio.Handle | None = None
         self._later: asyncio.TimerHandle | None = None
 
+    @property
+    def streams(self) -> int:
+        """The number of open streams."""
+        return self._streams
+
     def stream_opened(self) -> None:
         """Begin to look after watchers, if this is the first stream."""
         self._streams += 1

@@ -27,6 +27,16 @@ class CheckResult(NamedTuple):
     failure: str
 
 
+class CheckCounts:
+    """How a check went so far."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failed = 0
+        #: The last time.
+        self.is_passing = False
+
+
 class HealthAnswer(NamedTuple):
     """Outcome of ``/health``; ``reason`` is empty if healthy."""
 
@@ -57,22 +67,29 @@ class Probes:
         }
         self.health_successes = 0
         self.health_failures = 0
-        #: By check name: passed, failed.
-        self.check_counts: dict[str, list[int]] = {name: [0, 0] for name in self.ready_checks}
+        #: By type (``livez`` or ``readyz``) and name of the check.
+        self.check_counts: dict[tuple[str, str], CheckCounts] = {}
 
     @property
     def cluster_version(self) -> str:
         """The version that all members speak, as far as this one knows."""
         return str(self._member.applier.cluster_version.version)
 
-    async def run(self, checks: Mapping[str, Check], *, excluded: Collection[str] = ()) -> list[CheckResult]:
-        """Run checks one after the other."""
+    async def run(
+        self, kind: str, checks: Mapping[str, Check], *, excluded: Collection[str] = ()
+    ) -> list[CheckResult]:
+        """Run checks of a type, ``livez`` or ``readyz``, one after the other."""
         results = []
         for name, check in checks.items():
             if name in excluded:
                 continue
             failure = await self._failure_of(check)
-            self.check_counts[name][1 if failure else 0] += 1
+            counts = self.check_counts.setdefault((kind, name), CheckCounts())
+            counts.is_passing = not failure
+            if failure:
+                counts.failed += 1
+            else:
+                counts.passed += 1
             results.append(CheckResult(name, failure))
         return results
 

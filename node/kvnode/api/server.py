@@ -38,11 +38,12 @@ class Services:
         self._long_calls = LongCalls(gate)
         self.probes = Probes(gate)
         self._passwords = Passwords(member.config.bcrypt_cost)
+        self._watch = WatchService(gate, self._streams)
         leases = LeaseService(gate, self._streams)
         recipe = Recipe(gate, leases)
         methods: Sequence[Method] = (
             *KvService(gate, self._streams).methods(),
-            *WatchService(gate, self._streams).methods(),
+            *self._watch.methods(),
             *leases.methods(),
             *ClusterService(gate).methods(),
             *MaintenanceService(gate, self._streams).methods(),
@@ -52,6 +53,11 @@ class Services:
             *ElectionService(gate, self._streams, self._long_calls, recipe).methods(),
         )
         self.methods: Sequence[Method] = [waiting_for_token(gate, method) for method in methods]
+
+    @property
+    def watch_streams(self) -> int:
+        """The number of open streams of watches."""
+        return self._watch.streams
 
     def close(self) -> None:
         """End what may last: streams, waits for locks and elections; other calls go on.

@@ -55,6 +55,11 @@ class WatchService:
         self._catch_up = CatchUp(gate.member)
         self._chance = chance
 
+    @property
+    def streams(self) -> int:
+        """The number of open streams."""
+        return self._catch_up.streams
+
     def methods(self) -> Sequence[Method]:
         """The methods of the service."""
         return (StreamMethod("/etcdserverpb.Watch/Watch", self._streams.guarded(self.watch), "bidi_stream"),)

@@ -38,6 +38,7 @@ from kvnode.auth.store import AuthStore
 from kvnode.lease.errors import LeaseError
 from kvnode.lease.lessor import Lessor
 from kvnode.mvcc.events import RevisionChanges
+from kvnode.mvcc.operations import Operations
 from kvnode.mvcc.store import Store
 from kvnode.pb.rpc_pb2 import (
     AlarmRequest,
@@ -156,11 +157,19 @@ class Applier:
         engine: the state database.
         is_local: whether a request ID was given out by this process, so that its answer is wanted.
         member_id: this member; 0 if it does not matter.
+        operations: what is counted goes here.
     """
 
-    def __init__(self, engine: Engine, *, is_local: Callable[[int], bool], member_id: int = 0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        is_local: Callable[[int], bool],
+        member_id: int = 0,
+        operations: Operations | None = None,
+    ) -> None:
         self.engine = engine
-        self.store = Store(engine)
+        self.store = Store(engine, operations)
         self.lessor = Lessor.open(engine, self.store.leases)
         self.membership = Membership.open(engine)
         self.alarms = Alarms.open(engine)
@@ -202,9 +211,16 @@ class Applier:
         self._alarms_changed = False
 
     @classmethod
-    def open(cls, engine: Engine, *, is_local: Callable[[int], bool], member_id: int = 0) -> "Applier":
+    def open(
+        cls,
+        engine: Engine,
+        *,
+        is_local: Callable[[int], bool],
+        member_id: int = 0,
+        operations: Operations | None = None,
+    ) -> "Applier":
         """Return the state machine over ``engine``; see the class."""
-        return cls(engine, is_local=is_local, member_id=member_id)
+        return cls(engine, is_local=is_local, member_id=member_id, operations=operations)
 
     @property
     def conf_state(self) -> ConfState:
@@ -309,12 +325,16 @@ class Applier:
             return self._alarmed()
         branch = choose_branch(self.store, request)
         check_branch(self.store, branch, self._writer.refusal)
+        operations = self.store.operations
+        before = operations.total
         if not wants_answer:
             write_branch(branch, self._writer)
+            operations.txns += operations.total - before > 1
             self.store.commit()
             return None
         response = TxnResponse()
         execute_branch(self.store, branch, self._writer, response)
+        operations.txns += operations.total - before > 1
         response.header.revision = self.store.commit()
         return response
 
@@ -333,6 +353,9 @@ class Applier:
             return self._alarmed()
         request = _parse(LeaseGrantRequest, payload)
         lease = self.lessor.grant(request.ID, request.TTL, self._batch)
+        operations = self.store.operations
+        operations.leases_granted += 1
+        operations.lease_ttl_s.observe(lease.ttl_s)
         if not wants_answer:
             return None
         response = LeaseGrantResponse(ID=lease.id, TTL=lease.ttl_s)
@@ -446,6 +469,9 @@ class Applier:
     def _revoke(self, lease_id: int) -> None:
         keys = self.lessor.revoke(lease_id, self._batch)
         self._writer.delete(keys)
+        operations = self.store.operations
+        operations.leases_revoked += 1
+        operations.deletes += len(keys)
         self.store.commit()
 
     def _alarmed(self) -> KvError:

@@ -56,6 +56,7 @@ def encode_range(store: Store, request: RangeRequest) -> bytes:
     if revision > 0:
         store.check_revision(revision)
         is_latest = revision == store.read_revision
+    store.operations.ranges += 1
     found = _find(store, request, None if is_latest else revision)
     parts: list[bytes] = []
     if not found.versions:

@@ -55,6 +55,9 @@ class KeyWriter:
                     response.prev_kv.CopyFrom(parse_record(store.record(previous)))
             response.header.revision = store.current_revision + 1
         store.put(key, value, lease)
+        operations = store.operations
+        operations.puts += 1
+        operations.put_bytes += len(key) + len(value)
         if lease != old_lease:
             if old_lease:
                 self._lessor.detach(key, old_lease)
@@ -78,6 +81,7 @@ class KeyWriter:
                     response.prev_kvs.append(parse_record(read(latest(key))))
             response.deleted = len(keys)
         self.delete(keys)
+        store.operations.deletes += 1
         if response is not None:
             response.header.revision = store.read_revision
 

@@ -126,7 +126,7 @@ def _metrics_renderer(member: RunningMember, stats: RpcStats, services: Services
             # Imported at the first scrape: a start need not wait for it.
             from kvnode.rpc.metrics import Metrics
 
-            renderer.append(Metrics(member, stats, services.probes).render)
+            renderer.append(Metrics(member, stats, services).render)
         return renderer[0]()
 
     return render

@@ -15,6 +15,7 @@ from typing import Final
 from kvnode.mvcc.errors import CompactedError, FutureRevisionError
 from kvnode.mvcc.events import Change, RevisionChanges
 from kvnode.mvcc.key_index import KeyIndex
+from kvnode.mvcc.operations import Operations
 from kvnode.mvcc.records import encode_record, encode_tombstone, key_of_record, parse_record
 from kvnode.mvcc.revision import MAIN_SHIFT, MAX_SUB, REVISIONS_END, key_of, parse_key
 from kvnode.storage.engine import Engine, ReadView, WriteBatch
@@ -51,10 +52,12 @@ class Store:
 
     Args:
         engine: holds the records; the applier writes the batches.
+        operations: what is counted goes here.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, operations: Operations | None = None) -> None:
         self.engine = engine
+        self.operations = operations if operations is not None else Operations()
         self.index = KeyIndex()
         #: Lease of each live key that has one.
         self.leases: dict[bytes, int] = {}
@@ -299,6 +302,7 @@ class Store:
     def _drop(self, batch: WriteBatch, packed: int, record: bytes | None) -> None:
         db_key = key_of(packed)
         batch.delete(db_key)
+        self.operations.compacted += 1
         self._young.pop(packed, None)
         self._old.pop(packed, None)
         if record is not None:

@@ -106,6 +106,8 @@ class WatchHub:
         #: In the order in which they are served; who was served goes to the end.
         self._unsynced: dict[Watcher, None] = {}
         self._blocked: dict[Watcher, None] = {}
+        #: Events that sinks have taken, counted for whoever watches the member.
+        self.delivered_events = 0
 
     def __len__(self) -> int:
         """The number of watchers."""
@@ -115,6 +117,11 @@ class WatchHub:
     def slow_count(self) -> int:
         """The number of watchers that are not synced."""
         return len(self._unsynced) + len(self._blocked)
+
+    @property
+    def pending_events(self) -> int:
+        """Events that were matched, and that a sink has refused for lack of room."""
+        return sum(len(watcher._pending[1]) for watcher in self._blocked if watcher._pending is not None)
 
     @property
     def needs_catch_up(self) -> bool:
@@ -171,7 +178,11 @@ class WatchHub:
                 if revision < watcher.next_revision:
                     continue
                 batch = batches.in_form(watcher.spec)
-                if batch is not None and not watcher.sink.deliver(watcher, revision, batch):
+                if batch is None:
+                    continue
+                if watcher.sink.deliver(watcher, revision, batch):
+                    self.delivered_events += len(batch)
+                else:
                     watcher._pending = (revision, batch, revision + 1)
                     slow.append(watcher)
         for watcher in slow:
@@ -230,6 +241,7 @@ class WatchHub:
         revision, batch, next_revision = pending
         if not watcher.sink.deliver(watcher, revision, batch):
             return
+        self.delivered_events += len(batch)
         watcher._pending = None
         del self._blocked[watcher]
         self._advance(watcher, next_revision)
@@ -256,6 +268,7 @@ class WatchHub:
                 watcher.state = _BLOCKED
                 self._blocked[watcher] = None
             else:
+                self.delivered_events += len(batch) if batch is not None else 0
                 del self._unsynced[watcher]
                 self._advance(watcher, end)
 

@@ -159,7 +159,7 @@ class HttpServer:
             if rest[0] not in checks:
                 return _not_found()
             checks = {rest[0]: checks[rest[0]]}
-        results = await self._probes.run(checks, excluded=query.get("exclude", ()))
+        results = await self._probes.run(group, checks, excluded=query.get("exclude", ()))
         lines = "".join(_line(result) for result in results)
         if any(result.failure for result in results):
             logger.warning("probe failed", extra={"path": path, "checks": lines})

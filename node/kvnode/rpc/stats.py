@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from kvnode.server.stats import Histogram
+from kvnode.counting import Histogram
 
 __all__ = ["MethodStats", "RpcStats"]
 

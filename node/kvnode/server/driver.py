@@ -6,13 +6,15 @@ apply.  That is where the throughput comes from; no request pays for any of thes
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from kvnode.apply.applier import AppliedBatch
 from kvnode.raft.events import Event
 from kvnode.raft.messages import InstallSnapshot, Message
-from kvnode.raft.ready import Persist
+from kvnode.raft.ready import Persist, Role
 from kvnode.raft.types import Index, SnapshotMetadata
 from kvnode.server.effects import Apply, Effect, Report, Send, Write
 from kvnode.server.ports import PeerTransport
@@ -24,6 +26,8 @@ from kvnode.server.storage_thread import StorageThread
 from kvnode.storage.log_store import PreparedSave
 
 __all__ = ["Driver", "DriverHooks"]
+
+log = logging.getLogger(__name__)
 
 #: Passes over the core within one turn; more wait for the next, so that sockets are served.
 PASSES_PER_TURN = 4
@@ -65,6 +69,7 @@ class Driver:
         hooks: DriverHooks,
         stats: MemberStats,
         tick_s: float,
+        slow_apply_s: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.replica = replica
@@ -76,6 +81,8 @@ class Driver:
         self._hooks = hooks
         self._stats = stats
         self._tick_s = tick_s
+        self._tick_due_s = 0.0
+        self._slow_apply_s = slow_apply_s
         self._tick_handle: asyncio.TimerHandle | None = None
         self._is_scheduled = False
         self._is_running = False
@@ -85,6 +92,7 @@ class Driver:
     def start(self) -> None:
         """Begin ticking and taking turns."""
         self._is_running = True
+        self._tick_due_s = self._loop.time() + self._tick_s
         self._tick_handle = self._loop.call_later(self._tick_s, self._tick)
         self.wake()
 
@@ -111,9 +119,16 @@ class Driver:
         # silence of the leader and start an election before it has read what is waiting.
         self._tick_handle = self._loop.call_later(self._tick_s, self._tick)
         now_s = self._loop.time()
+        stats = self._stats
+        # The next heartbeat would have been due meanwhile (etcd's measure).
+        if now_s - self._tick_due_s > self._tick_s and self.replica.node.role is Role.LEADER:
+            stats.heartbeat_send_failures += 1
+        self._tick_due_s = now_s + self._tick_s
         self._guarded(self.replica.tick)
-        self._stats.proposals_failed += self._proposals.expire(now_s)
+        stats.proposals_failed += self._proposals.expire(now_s)
         self._reads.expire(now_s)
+        stats.read_indexes_failed = self._reads.failed
+        stats.slow_read_indexes = self._reads.slow
         self.wake()
 
     def _guarded(self, work: Callable[[], object]) -> None:
@@ -172,17 +187,24 @@ class Driver:
                 # Before the disk is told: after a restart the member would find no state for its log.
                 raise RuntimeError(f"the state of {persist.snapshot} was never received")
         save = self.replica.begin_write(persist, state_generation=generation)
-        begun_s = self._loop.time()
+        stats = self._stats
+        stats.log_bytes += sum(len(entry.data) for entry in persist.entries)
+
+        def write() -> None:
+            # In the disk's thread, so that nothing but the disk is counted.
+            begun_s = time.perf_counter()
+            save.write()
+            if persist.must_sync:
+                stats.wal_fsync_s.observe(time.perf_counter() - begun_s)
 
         def done(result: object) -> None:
-            self._stats.wal_fsync_s.observe(self._loop.time() - begun_s)
             if isinstance(result, BaseException):
                 self.stop()
                 self._hooks.on_fatal(result)
             elif self._is_running:
                 self._guarded(lambda: self._written(persist, save))
 
-        self._storage.submit(save.write, done)
+        self._storage.submit(write, done)
 
     def _written(self, persist: Persist, save: PreparedSave) -> None:
         messages = self.replica.written(persist, save)
@@ -196,8 +218,27 @@ class Driver:
         self._take_turn()
 
     def _apply(self, effect: Apply) -> None:
-        if self._requests.apply(effect, self._hooks.on_applied):
+        # The loop's own clock stands still within a turn.
+        begun_s = time.perf_counter()
+        is_due = self._requests.apply(effect, self._hooks.on_applied)
+        if effect.entries:
+            self._applied(effect, time.perf_counter() - begun_s)
+        if is_due:
             self.wake()
         if effect.entries:
             size_bytes = sum(len(entry.data) for entry in effect.entries)
             self._hooks.on_entries(effect.entries[-1].index, size_bytes)
+
+    def _applied(self, effect: Apply, took_s: float) -> None:
+        self._stats.apply_s.observe(took_s)
+        if took_s > self._slow_apply_s > 0:
+            self._stats.slow_applies += 1
+            log.warning(
+                "apply request took too long",
+                extra={
+                    "took_s": round(took_s, 3),
+                    "limit_s": self._slow_apply_s,
+                    "entries": len(effect.entries),
+                    "index": effect.entries[-1].index,
+                },
+            )

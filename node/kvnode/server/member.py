@@ -6,8 +6,8 @@ import logging
 import os
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.message import Message as ProtobufMessage
@@ -102,13 +102,14 @@ class Member:
         opened: OpenData,
         identity: Identity,
         tokens: Tokens,
+        stats: MemberStats,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self.config = config
         self.member_id = identity.member_id
         self.cluster_id = identity.cluster_id
-        self.stats = MemberStats()
+        self.stats = stats
         self.tokens = tokens
         self.is_stopping = False
         self._published = asyncio.Event()
@@ -134,7 +135,10 @@ class Member:
         self.proposals = Proposals(session, timeout_s=timeout_s)
         self._reads = Reads(identity.member_id, session, timeout_s=timeout_s)
         applier = Applier.open(
-            opened.state_engine, is_local=self.proposals.is_local, member_id=identity.member_id
+            opened.state_engine,
+            is_local=self.proposals.is_local,
+            member_id=identity.member_id,
+            operations=stats.operations,
         )
         opened.log.create_snapshot(applier.applied_index, applier.conf_state)
         node = RawNode(self._raft_config(applier), opened.log)
@@ -154,6 +158,7 @@ class Member:
             hooks=self,
             stats=self.stats,
             tick_s=config.heartbeat_interval_ms / 1000.0,
+            slow_apply_s=config.warning_apply_duration_s,
         )
         self.reconfiguration = Reconfiguration(self)
         self.snapshots = Snapshots(self)
@@ -187,12 +192,13 @@ class Member:
         # Before the data are touched, as a key that can't be read is a mistake on the command line.
         tokens = make_tokens(config, asyncio.get_running_loop().time)
         network.bind()
+        stats = MemberStats()
         try:
-            data = _open_data_dir(config.data_dir)
+            data = _open_data_dir(config, stats)
             try:
                 identity, opened = await _open(config, network, data)
                 try:
-                    member = cls(config, network, data, opened, identity, tokens)
+                    member = cls(config, network, data, opened, identity, tokens, stats)
                 except BaseException:
                     opened.close()
                     raise
@@ -527,13 +533,7 @@ class Member:
 
     def lease_renew(self, lease_id: int) -> "asyncio.Future[int]":
         """Begin to renew a lease; the result is its new TTL in seconds, 0: it is gone."""
-        outcome = self._calls.lease_renew(lease_id)
-        outcome.add_done_callback(self._count_renewal)
-        return outcome
-
-    def _count_renewal(self, outcome: "asyncio.Future[int]") -> None:
-        if not outcome.cancelled() and outcome.exception() is None:
-            self.stats.lease_renewed += outcome.result() > 0
+        return self._calls.lease_renew(lease_id)
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
         """Return a lease's times, header left to the caller; TTL -1: it is gone."""
@@ -549,7 +549,9 @@ class Member:
         if renewal.checkpointed:
             await self.checkpoint_leases([(lease_id, 0) for lease_id in renewal.checkpointed])
         await self.confirm_linearizable()
-        return renewal.finish(self.now_s())
+        ttls_s = renewal.finish(self.now_s())
+        self.stats.lease_renewed += sum(ttl_s > 0 for ttl_s in ttls_s)
+        return ttls_s
 
     async def checkpoint_leases(self, checkpoints: Sequence[tuple[int, int]]) -> None:
         """As leader: log what is left of leases in seconds; 0 takes back what was logged.
@@ -660,16 +662,20 @@ class Member:
 
     async def hash_state(self) -> int:
         """Return one number for all that this member stores."""
+        begun_s = time.perf_counter()
         hashing = StateHash(self.applier.engine)
         while hashing.step(HASH_SLICE):
             await asyncio.sleep(0)
+        self.stats.hash_s.observe(time.perf_counter() - begun_s)
         return hashing.value
 
     async def hash_kv(self, revision: int) -> tuple[int, int, int]:
         """Return (hash, compact revision, hashed revision); revision 0: the current one."""
+        begun_s = time.perf_counter()
         hashing = RevisionHash(self.applier.store, revision)
         while hashing.step(HASH_SLICE):
             await asyncio.sleep(0)
+        self.stats.hash_revision_s.observe(time.perf_counter() - begun_s)
         return hashing.finish(), hashing.compact_revision, hashing.revision
 
     def on_leader_change(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -732,7 +738,12 @@ class Member:
 
             def open_applier() -> Applier:
                 self._data.seal(generation, engine)
-                return Applier.open(engine, is_local=self.proposals.is_local, member_id=self.member_id)
+                return Applier.open(
+                    engine,
+                    is_local=self.proposals.is_local,
+                    member_id=self.member_id,
+                    operations=self.stats.operations,
+                )
 
             applier = await asyncio.to_thread(open_applier)
         except BaseException:
@@ -744,12 +755,14 @@ class Member:
     def offer_snapshot(self, staged: StagedState, message: InstallSnapshot) -> None:
         """Let the core take a staged state, if it still has use for it."""
         self._staged = staged
+        self.stats.is_installing_snapshot = True
         self.driver.staged_generation = staged.generation
         self.driver.step(message)
 
     def discard_staged(self) -> None:
         """The core had no use for the staged state."""
         staged = self._staged
+        self.stats.is_installing_snapshot = False
         if staged is None:
             return
         self._staged, self.driver.staged_generation = None, None
@@ -771,6 +784,7 @@ class Member:
         if self.is_leader:
             raise RuntimeError("a leader installed a snapshot")
         self._close_retired()
+        self.stats.is_installing_snapshot = False
         self._update_peers()
         self._upkeep.membership_changed()
         self._wake_appliers()
@@ -895,10 +909,11 @@ class Member:
 _GROWING = frozenset({CommandKind.PUT, CommandKind.TXN, CommandKind.LEASE_GRANT})
 
 
-def _open_data_dir(path: Path) -> DataDirectory:
+def _open_data_dir(config: NodeConfig, stats: MemberStats) -> DataDirectory:
+    path = config.data_dir
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return DataDirectory(path, LevelDbEngines())
+        return DataDirectory(path, LevelDbEngines(on_state_write=stats.backend_commit_s.observe))
     except DataDirectoryLockedError as error:
         raise StartError(str(error), exit_code=ExitCode.OTHER) from error
 

@@ -8,6 +8,7 @@ from kvnode.raft.messages import InstallSnapshot, Message
 from kvnode.raft.storage import GENESIS_INDEX
 from kvnode.raft.types import MemberId
 from kvnode.server.calls import answer_call
+from kvnode.server.stats import MemberStats
 
 if TYPE_CHECKING:
     from kvnode.server.member import Member
@@ -28,6 +29,10 @@ class PeerSide:
     @property
     def member_id(self) -> int:
         return self._member.member_id
+
+    @property
+    def stats(self) -> MemberStats:
+        return self._member.stats
 
     def is_removed(self, member_id: int) -> bool:
         return self._member.applier.membership.is_removed(member_id)

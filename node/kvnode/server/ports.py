@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from kvnode.raft.messages import InstallSnapshot, Message
+from kvnode.server.stats import MemberStats
 
 __all__ = ["Network", "PeerHandler", "PeerTransport"]
 
@@ -85,6 +86,10 @@ class PeerHandler(Protocol):
 
     @property
     def member_id(self) -> int: ...
+
+    @property
+    def stats(self) -> MemberStats:
+        """Where the network counts what passes."""
 
     def is_removed(self, member_id: int) -> bool:
         """Whether the ID once belonged to the cluster and never will again."""

@@ -171,7 +171,17 @@ class Reconfiguration:
         return {}
 
     async def _promote(self, request: dict[str, object]) -> dict[str, object]:
-        member_id = int(str(request["id"]))
+        stats = self._member.stats
+        try:
+            await self._promote_checked(int(str(request["id"])))
+        except KvError as error:
+            failures = stats.learner_promote_failures
+            failures[str(error)] = failures.get(str(error), 0) + 1
+            raise
+        stats.learner_promote_successes += 1
+        return {}
+
+    async def _promote_checked(self, member_id: int) -> None:
         member = self._member
         change = MemberChange(0, ConfChangeKind.ADD_VOTER, MemberId(member_id), is_promotion=True)
         refused = self._refusal(change)
@@ -196,7 +206,6 @@ class Reconfiguration:
         if member.config.strict_reconfig_check:
             self._check_room_for_voter()
         await self._propose(change)
-        return {}
 
     def _refusal(self, change: MemberChange) -> ApplyError | None:
         return self._member.applier.membership.check(change, max_learners=self._member.config.max_learners)

@@ -43,6 +43,8 @@ class Snapshots:
     async def _send(self, message: InstallSnapshot) -> None:
         member = self._member
         begun_s = member.now_s()
+        peer = member.stats.peer(message.to_id)
+        peer.snapshots_sending += 1
         source = member.open_snapshot(PEER_CHUNK_BYTES)
         # The state of now, not the one the core knew of: it is newer, and it is what is streamed.
         current = message._replace(metadata=source.metadata)
@@ -50,8 +52,11 @@ class Snapshots:
             await member.transport.send_snapshot(current, source.chunks)
         except Exception as error:
             log.warning("snapshot for peer %x failed: %s", message.to_id, error)
+            peer.snapshots_not_sent += 1
             member.report_snapshot(message.to_id, ok=False)
         else:
+            peer.snapshots_sent += 1
+            peer.snapshot_send_s.observe(member.now_s() - begun_s)
             log.info(
                 "sent snapshot at index %d to peer %x in %.3f s",
                 current.metadata.index,
@@ -60,6 +65,7 @@ class Snapshots:
             )
             member.report_snapshot(message.to_id, ok=True)
         finally:
+            peer.snapshots_sending -= 1
             source.close()
 
     async def receive(self, message: InstallSnapshot, chunks: AsyncIterator[bytes]) -> None:
@@ -68,6 +74,22 @@ class Snapshots:
         Raises:
             Exception: The stream is damaged or the disk refused it; nothing has changed.
         """
+        member = self._member
+        begun_s = member.now_s()
+        peer = member.stats.peer(message.from_id)
+        peer.snapshots_receiving += 1
+        try:
+            await self._receive(message, chunks)
+        except BaseException:
+            peer.snapshots_not_received += 1
+            raise
+        else:
+            peer.snapshots_received += 1
+            peer.snapshot_receive_s.observe(member.now_s() - begun_s)
+        finally:
+            peer.snapshots_receiving -= 1
+
+    async def _receive(self, message: InstallSnapshot, chunks: AsyncIterator[bytes]) -> None:
         member = self._member
         async with self._receiving:
             if self._installed is not None:
@@ -95,12 +117,14 @@ class Snapshots:
 
     async def stream(self) -> AsyncIterator[tuple[bytes, int]]:
         """Yield the present state for a backup: chunks, each with the bytes estimated to follow."""
+        begun_s = self._member.now_s()
         source = self._member.open_snapshot(CLIENT_CHUNK_BYTES)
         left = source.size_bytes
         try:
             while (chunk := await asyncio.to_thread(_next, source.chunks)) is not None:
                 left = max(left - len(chunk), 0)
                 yield chunk, left
+            self._member.stats.snapshot_s.observe(self._member.now_s() - begun_s)
         finally:
             source.close()
 

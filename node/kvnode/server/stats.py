@@ -3,63 +3,87 @@
 ``kvnode.rpc.metrics`` reads them when Prometheus asks; nothing here knows Prometheus.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from kvnode.counting import Histogram, doubling
+from kvnode.mvcc.operations import Operations
 
-__all__ = ["Histogram", "MemberStats"]
+__all__ = ["MemberStats", "PeerStats"]
 
-#: Upper bounds in seconds, doubling from 1 ms: etcd's buckets for fsync and commit durations.
-DISK_BUCKETS_S = tuple(0.001 * 2**i for i in range(14))
-#: Doubling from 0.1 ms: etcd's buckets for round trips between members.
-ROUND_TRIP_BUCKETS_S = tuple(0.0001 * 2**i for i in range(16))
+#: Upper bounds, doubling as etcd's do: of fsyncs and commits, defragmentations, snapshots, hashes.
+DISK_BUCKETS_S = doubling(0.001, 14)
+DEFRAGMENT_BUCKETS_S = doubling(0.1, 13)
+SNAPSHOT_BUCKETS_S = doubling(0.01, 17)
+HASH_BUCKETS_S = doubling(0.01, 15)
+#: Of round trips between members, snapshots between members, and batches of entries applied.
+ROUND_TRIP_BUCKETS_S = doubling(0.0001, 16)
+PEER_SNAPSHOT_BUCKETS_S = doubling(0.1, 10)
+APPLY_BUCKETS_S = doubling(0.0001, 20)
+#: Of slices of a compaction, and of whole ones, in milliseconds.
+SLICE_BUCKETS_MS = doubling(1, 13)
+COMPACTION_BUCKETS_MS = doubling(100, 14)
 
 
-class Histogram:
-    """Counts by bucket, plus the sum."""
+class PeerStats:
+    """What passes between this member and one other."""
 
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = tuple(bounds)
-        #: One more than ``bounds``: the last counts what is above all of them.
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def __init__(self) -> None:
+        self.is_connected = False
+        #: Connections to it that were lost.
+        self.disconnects = 0
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.send_failures = 0
+        self.receive_failures = 0
+        self.round_trip_s = Histogram(ROUND_TRIP_BUCKETS_S)
+        self.snapshots_sent = 0
+        self.snapshots_not_sent = 0
+        self.snapshots_sending = 0
+        self.snapshot_send_s = Histogram(PEER_SNAPSHOT_BUCKETS_S)
+        self.snapshots_received = 0
+        self.snapshots_not_received = 0
+        self.snapshots_receiving = 0
+        self.snapshot_receive_s = Histogram(PEER_SNAPSHOT_BUCKETS_S)
 
 
 class MemberStats:
-    """What the member counts about itself; only ever added to, save for ``proposals_pending``."""
+    """What the member counts about itself; only ever added to, save for what says so."""
 
     def __init__(self) -> None:
+        #: What the state machine has done, over all states that this process has worked on.
+        self.operations = Operations()
         self.leader_changes = 0
         self.proposals_failed = 0
+        #: Now.
         self.proposals_pending = 0
         self.heartbeat_send_failures = 0
+        self.learner_promote_successes = 0
+        #: By reason.
+        self.learner_promote_failures: dict[str, int] = {}
         self.slow_applies = 0
+        self.apply_s = Histogram(APPLY_BUCKETS_S)
         self.read_indexes_failed = 0
         self.slow_read_indexes = 0
         self.wal_fsync_s = Histogram(DISK_BUCKETS_S)
+        #: Of entries, before LevelDB compresses them.
+        self.log_bytes = 0
         self.backend_commit_s = Histogram(DISK_BUCKETS_S)
-        self.snapshot_s = Histogram(DISK_BUCKETS_S)
-        self.defragment_s = Histogram(DISK_BUCKETS_S)
+        self.snapshot_s = Histogram(SNAPSHOT_BUCKETS_S)
+        self.defragment_s = Histogram(DEFRAGMENT_BUCKETS_S)
+        #: Now.
         self.is_defragmenting = False
-        #: By the other member's ID in lower-case hex.
-        self.peer_sent_bytes: dict[str, int] = {}
-        self.peer_received_bytes: dict[str, int] = {}
-        self.peer_sent_failures: dict[str, int] = {}
-        self.peer_round_trip_s: dict[str, Histogram] = {}
-        self.lease_granted = 0
-        self.lease_revoked = 0
+        self.is_installing_snapshot = False
+        self.hash_s = Histogram(HASH_BUCKETS_S)
+        self.hash_revision_s = Histogram(HASH_BUCKETS_S)
+        #: Unix time of the last one; 0: none yet.
+        self.compaction_begun_s = 0.0
+        self.compaction_slice_ms = Histogram(SLICE_BUCKETS_MS)
+        self.compaction_ms = Histogram(COMPACTION_BUCKETS_MS)
         self.lease_renewed = 0
         self.lease_expired = 0
+        self.peers: dict[int, PeerStats] = {}
 
-    def peer_round_trip(self, member: str, seconds: float) -> None:
-        """Count one round trip to ``member`` (its ID in hex)."""
-        histogram = self.peer_round_trip_s.get(member)
-        if histogram is None:
-            histogram = self.peer_round_trip_s[member] = Histogram(ROUND_TRIP_BUCKETS_S)
-        histogram.observe(seconds)
+    def peer(self, member_id: int) -> PeerStats:
+        """Return the counters of another member, made on first use."""
+        stats = self.peers.get(member_id)
+        if stats is None:
+            stats = self.peers[member_id] = PeerStats()
+        return stats

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -147,16 +148,22 @@ class Upkeep:
         """Delete what is no longer readable, in slices."""
         if not self._is_compacting and self._member.applier.store.is_compacting:
             self._is_compacting = True
+            self._member.stats.compaction_begun_s = time.time()
             asyncio.get_running_loop().call_soon(self._compact_slice)
 
     def _compact_slice(self) -> None:
         member = self._member
         if member.is_stopping:
             return
-        if member.guarded(lambda: member.applier.store.compact_step(COMPACT_SLICE)):
+        stats = member.stats
+        begun_s = time.perf_counter()
+        is_unfinished = member.guarded(lambda: member.applier.store.compact_step(COMPACT_SLICE))
+        stats.compaction_slice_ms.observe((time.perf_counter() - begun_s) * 1000)
+        if is_unfinished:
             asyncio.get_running_loop().call_later(COMPACT_PAUSE_S, self._compact_slice)
         else:
             self._is_compacting = False
+            stats.compaction_ms.observe((time.time() - stats.compaction_begun_s) * 1000)
 
     async def _auto_compact(self) -> None:
         member = self._member

@@ -21,10 +21,11 @@ What plyvel or LevelDB would do differently from the engine protocol, and what i
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, NoReturn
 
 import plyvel
@@ -254,13 +255,15 @@ class LevelDbEngine(_View):
         StorageFullError: no space to open it (recovery writes a table).
     """
 
-    __slots__ = ("_db", "_failure", "_known_logs", "_write_batch")
+    __slots__ = ("_db", "_failure", "_known_logs", "_write_batch", "on_write")
 
     def __init__(self, path: str | Path, options: LevelDbOptions = STATE_OPTIONS, *, create: bool) -> None:
         self._db = _open(str(path), options, create=create)
         super().__init__(str(path), self._db, _InUse(str(path)))
         self._write_batch = self._db.write_batch
         self._failure: str | None = None
+        #: Hears how long each write took, in seconds.
+        self.on_write: Callable[[float], None] | None = None
         self._known_logs: list[str] = []
 
     def batch(self) -> LevelDbBatch:
@@ -275,6 +278,7 @@ class LevelDbEngine(_View):
         if type(batch) is not LevelDbBatch:
             raise TypeError(f"a batch of another engine: {type(batch).__name__}")
         raw = batch.raw
+        begun_s = perf_counter()
         with self._in_use:
             try:
                 if sync:
@@ -287,6 +291,8 @@ class LevelDbEngine(_View):
             except plyvel.Error as error:
                 self._failure = str(error)
                 raise _mapped(self.path, error) from error
+        if self.on_write is not None:
+            self.on_write(perf_counter() - begun_s)
 
     def sync(self) -> None:
         if self._failure is not None:
@@ -368,7 +374,16 @@ class LevelDbEngine(_View):
 
 
 class LevelDbEngines:
-    """Makes and opens the two databases of a member; a ``data_dir.EngineFactory``."""
+    """Makes and opens the two databases of a member; a ``data_dir.EngineFactory``.
+
+    Args:
+        on_state_write: hears how long each write of the state took, in seconds.
+    """
+
+    _on_state_write: Callable[[float], None] | None = None
+
+    def __init__(self, on_state_write: Callable[[float], None] | None = None) -> None:
+        self._on_state_write = on_state_write
 
     def log(self, path: Path, *, create: bool) -> LevelDbEngine:
         """Return the log's database."""
@@ -376,7 +391,9 @@ class LevelDbEngines:
 
     def state(self, path: Path, *, create: bool) -> LevelDbEngine:
         """Return a state database."""
-        return LevelDbEngine(path, STATE_OPTIONS, create=create)
+        engine = LevelDbEngine(path, STATE_OPTIONS, create=create)
+        engine.on_write = self._on_state_write
+        return engine
 
 
 def _open(path: str, options: LevelDbOptions, *, create: bool) -> Any:

@@ -13,7 +13,9 @@ from enum import IntEnum
 __all__ = [
     "ANSWER_HEAD",
     "CALL_HEAD",
+    "FRAME_HEAD_BYTES",
     "FRAME_LIMIT_BYTES",
+    "PING",
     "FrameError",
     "FrameReader",
     "FrameType",
@@ -26,6 +28,12 @@ _HEAD = struct.Struct(">II")
 CALL_HEAD = struct.Struct(">QH")
 #: Before the body of a RESPONSE: call ID, status code.
 ANSWER_HEAD = struct.Struct(">QB")
+
+#: What a frame has before its body: the head and the type.
+FRAME_HEAD_BYTES = _HEAD.size + 1
+
+#: The method that every member answers at once, with nothing.
+PING = "ping"
 
 #: A frame above this is a broken or hostile peer: the largest honest one is an AppendEntries
 #: with one entry of the largest request batch.

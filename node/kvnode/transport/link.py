@@ -1,13 +1,16 @@
 """The outgoing side towards one peer: connect, introduce, send, call, reconnect."""
 
 import asyncio
+import contextlib
 import logging
 import ssl
+import time
 from collections.abc import Callable, Sequence
 
+from kvnode.server.stats import PeerStats
 from kvnode.status import KvError, StatusCode
 from kvnode.transport.connection import PeerConnection, dial
-from kvnode.transport.frames import ANSWER_HEAD, FrameType, frame, request_frame
+from kvnode.transport.frames import ANSWER_HEAD, FRAME_HEAD_BYTES, PING, FrameType, frame, request_frame
 from kvnode.transport.handshake import Hello, RefusedError
 
 __all__ = ["CallError", "PeerLink", "PeerUnreachableError", "introduce"]
@@ -18,6 +21,9 @@ __all__ = ["CallError", "PeerLink", "PeerUnreachableError", "introduce"]
 RECONNECT_FIRST_S = 0.02
 RECONNECT_MAX_S = 0.5
 CONNECT_TIMEOUT_S = 2.0
+
+#: How often the round trip to a peer is measured (about etcd's interval).
+PING_INTERVAL_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +95,10 @@ class PeerLink:
         hello: Callable[[int], Hello],
         context: Callable[[], ssl.SSLContext | None],
         on_refused: Callable[[int, RefusedError], None],
+        stats: PeerStats,
     ) -> None:
         self.member_id = member_id
+        self._stats = stats
         self.urls = tuple(urls)
         self.connected_since_s: float | None = None
         self._hello = hello
@@ -114,6 +122,7 @@ class PeerLink:
         if connection is None or connection.is_blocked or connection.is_closed:
             return False
         connection.write(frames)
+        self._stats.sent_bytes += len(frames)
         return True
 
     async def call(self, method: str, payload: bytes, timeout_s: float) -> bytes:
@@ -164,12 +173,26 @@ class PeerLink:
                 self.connected_since_s = asyncio.get_running_loop().time()
                 pause_s = RECONNECT_FIRST_S
                 log.info("connected to peer %x at %s", self.member_id, url)
+                self._stats.is_connected = True
                 if not connection.is_closed:
-                    await self._lost.wait()
+                    await self._watch()
                 self._connection, self.connected_since_s = None, None
+                self._stats.is_connected = False
+                self._stats.disconnects += 1
                 log.warning("lost the connection to peer %x at %s", self.member_id, url)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RECONNECT_MAX_S)
+
+    async def _watch(self) -> None:
+        """Until the connection is lost: measure, now and then, how long a peer takes to answer."""
+        while not self._lost.is_set():
+            begun_s = time.perf_counter()
+            with contextlib.suppress(KvError):
+                await self.call(PING, b"", PING_INTERVAL_S)
+                self._stats.round_trip_s.observe(time.perf_counter() - begun_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PING_INTERVAL_S):
+                    await self._lost.wait()
 
     def _connection_lost(self, connection: PeerConnection) -> None:
         del connection
@@ -182,6 +205,7 @@ class PeerLink:
         if kind is not FrameType.RESPONSE or len(body) < ANSWER_HEAD.size:
             connection.abort()
             return
+        self._stats.received_bytes += len(body) + FRAME_HEAD_BYTES
         call_id, code = ANSWER_HEAD.unpack_from(body)
         answer = self._calls.get(call_id)
         if answer is None or answer.done():

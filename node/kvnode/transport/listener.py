@@ -12,11 +12,12 @@ from kvnode.raft.messages import InstallSnapshot
 from kvnode.server.config import TlsConfig
 from kvnode.server.ports import PeerHandler
 from kvnode.server.sockets import remove_stale_socket
+from kvnode.server.stats import PeerStats
 from kvnode.server.tls import CertificateCheck, ReloadingContext
 from kvnode.status import KvError, StatusCode
 from kvnode.transport.codec import MessageError, decode_message
 from kvnode.transport.connection import PeerConnection
-from kvnode.transport.frames import ANSWER_HEAD, CALL_HEAD, FrameType, frame
+from kvnode.transport.frames import ANSWER_HEAD, CALL_HEAD, FRAME_HEAD_BYTES, PING, FrameType, frame
 from kvnode.transport.handshake import Hello, HelloError, Purpose, RefusedError, RefusedReason
 from kvnode.transport.names import speaks_for_itself
 
@@ -72,10 +73,12 @@ def bind_peer_urls(urls: Iterable[str], *, reuse_port: bool = False) -> list[tup
 class _Inbound:
     """What is known of one accepted connection."""
 
-    __slots__ = ("certificate_ok", "hello", "hello_timer", "snapshot", "snapshot_message", "tasks")
+    __slots__ = ("hello", "hello_timer", "snapshot", "snapshot_message", "stats", "tasks")
 
     def __init__(self) -> None:
         self.hello: Hello | None = None
+        #: Of the member at the other end, once it is welcome.
+        self.stats: PeerStats | None = None
         self.hello_timer: asyncio.TimerHandle | None = None
         self.snapshot: asyncio.Queue[bytes | None] | None = None
         self.snapshot_message: InstallSnapshot | None = None
@@ -136,6 +139,8 @@ class PeerListener:
 
     def _frame(self, connection: PeerConnection, kind: FrameType, body: bytes) -> None:
         inbound = self._inbound[connection]
+        if inbound.stats is not None:
+            inbound.stats.received_bytes += len(body) + FRAME_HEAD_BYTES
         if inbound.hello is None:
             self._introduced(connection, inbound, kind, body)
         elif kind is FrameType.MESSAGE and inbound.hello.purpose is Purpose.RAFT:
@@ -193,6 +198,8 @@ class PeerListener:
 
     def _welcome(self, connection: PeerConnection, inbound: _Inbound, hello: Hello) -> None:
         inbound.hello = hello
+        if hello.purpose is not Purpose.JOIN:
+            inbound.stats = self._handler.stats.peer(hello.from_id)
         if inbound.hello_timer is not None:
             inbound.hello_timer.cancel()
         if hello.purpose is Purpose.RAFT and hello.peer_urls:
@@ -226,6 +233,7 @@ class PeerListener:
         try:
             message = decode_message(body)
         except MessageError as error:
+            self._handler.stats.peer(hello.from_id).receive_failures += 1
             log.warning("peer %x sent a malformed message: %s", hello.from_id, error)
             connection.abort()
             return
@@ -246,6 +254,9 @@ class PeerListener:
         call_id, name_length = CALL_HEAD.unpack_from(body)
         name = body[CALL_HEAD.size : CALL_HEAD.size + name_length].decode(errors="replace")
         payload = body[CALL_HEAD.size + name_length :]
+        if name == PING:
+            connection.write(frame(FrameType.RESPONSE, ANSWER_HEAD.pack(call_id, StatusCode.OK)))
+            return
         self._spawn(inbound, self._answer(connection, inbound, call_id, name, payload))
 
     def _spawn(self, inbound: _Inbound, work: Coroutine[Any, Any, None]) -> None:

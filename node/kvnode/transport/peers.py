@@ -39,8 +39,6 @@ class Peers:
         self._links: dict[int, PeerLink] = {}
         self._listener = PeerListener(handler, tls)
         self._closing: set[asyncio.Task[None]] = set()
-        self.send_failures: dict[int, int] = {}
-        self.sent_bytes: dict[int, int] = {}
 
     async def start(self, bound: Iterable[tuple[str, socket.socket]]) -> None:
         """Listen on sockets that ``listener.bind_peer_urls`` bound."""
@@ -52,7 +50,8 @@ class Peers:
             if link.urls == tuple(urls):
                 return
             self.remove_peer(member_id)
-        self._links[member_id] = PeerLink(member_id, urls, self._hello, self._context, self._refused)
+        stats = self._handler.stats.peer(member_id)
+        self._links[member_id] = PeerLink(member_id, urls, self._hello, self._context, self._refused, stats)
 
     def remove_peer(self, member_id: int) -> None:
         link = self._links.pop(member_id, None)
@@ -79,10 +78,8 @@ class Peers:
         for target, data in frames.items():
             link = self._links.get(target) or self._link_to_caller(target)
             if link is None or not link.send(data):
-                self.send_failures[target] = self.send_failures.get(target, 0) + 1
+                self._handler.stats.peer(target).send_failures += 1
                 self._handler.peer_unreachable(target)
-            else:
-                self.sent_bytes[target] = self.sent_bytes.get(target, 0) + len(data)
 
     def _link_to_caller(self, member_id: int) -> PeerLink | None:
         """A member that joined while this one was away is known only by its own introduction."""
