@@ -1,7 +1,7 @@
-"""A real kube-apiserver with its etcd on 127.0.0.1, without kubelets and controllers.
+"""A real kube-apiserver on 127.0.0.1, with an etcd or another store, without kubelets and controllers.
 
 For what only the API server can answer: whether the CRDs install, what their CEL rules refuse, who owns a
-field after a server-side apply. The tests play the controllers themselves.
+field after a server-side apply, what it makes of its store. The tests play the controllers themselves.
 
 The binaries are looked for in ``$KUBE_DIR/bin`` (default ``/var/tmp/kube/bin``, where the lab compiles them).
 """
@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -118,8 +118,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def running_api_server() -> Iterator[ApiServer]:
-    """Start etcd and kube-apiserver in a directory of their own; stop and remove all at the end."""
+def running_api_server(store: Sequence[str] = (), flags: Sequence[str] = ()) -> Iterator[ApiServer]:
+    """Start kube-apiserver in a directory of its own; stop it and remove all at the end.
+
+    Args:
+        store: Client URLs of the store to use; without any, an etcd is started and stopped, too.
+        flags: Further flags of the API server.
+    """
     directory = Path(tempfile.mkdtemp(prefix="kvcluster-apiserver-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -130,23 +135,17 @@ def running_api_server() -> Iterator[ApiServer]:
             stack.callback(_stop, process)
             return process
 
-        client_port, peer_port, secure_port = free_ports(3)
-        etcd_url = f"http://127.0.0.1:{client_port}"
-        etcd = start(
-            str(_BIN / "etcd"),
-            f"--data-dir={directory / 'etcd'}",
-            f"--listen-client-urls={etcd_url}",
-            f"--advertise-client-urls={etcd_url}",
-            f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
-            "--unsafe-no-fsync",
-            "--log-level=error",
-        )
+        (secure_port,) = free_ports(1)
+        processes = []
+        if not store:
+            store, etcd = _start_etcd(directory, start)
+            processes.append(etcd)
         private, public = _write_service_account_keys(directory)
         token = secrets.token_hex(16)
         (directory / "tokens.csv").write_text(f'{token},test,test,"system:masters"\n')
         server = start(
             str(_BIN / "kube-apiserver"),
-            f"--etcd-servers={etcd_url}",
+            f"--etcd-servers={','.join(store)}",
             f"--cert-dir={directory / 'pki'}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
@@ -159,6 +158,7 @@ def running_api_server() -> Iterator[ApiServer]:
             "--service-cluster-ip-range=10.96.0.0/16",
             "--disable-admission-plugins=ServiceAccount",
             "--v=1",
+            *flags,
         )
         api = ApiServer(
             url=f"https://127.0.0.1:{secure_port}",
@@ -166,11 +166,28 @@ def running_api_server() -> Iterator[ApiServer]:
             ca_file=directory / "pki" / "apiserver.crt",
             directory=directory,
         )
-        _wait_until_ready(api, (etcd, server), directory / "log")
+        _wait_until_ready(api, [*processes, server], directory / "log")
         yield api
 
 
-def _wait_until_ready(api: ApiServer, processes: tuple[subprocess.Popen[bytes], ...], log: Path) -> None:
+def _start_etcd(
+    directory: Path, start: Callable[..., "subprocess.Popen[bytes]"]
+) -> tuple[list[str], "subprocess.Popen[bytes]"]:
+    client_port, peer_port = free_ports(2)
+    url = f"http://127.0.0.1:{client_port}"
+    process = start(
+        str(_BIN / "etcd"),
+        f"--data-dir={directory / 'etcd'}",
+        f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}",
+        f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+        "--unsafe-no-fsync",
+        "--log-level=error",
+    )
+    return [url], process
+
+
+def _wait_until_ready(api: ApiServer, processes: "list[subprocess.Popen[bytes]]", log: Path) -> None:
     give_up_at = time.monotonic() + _START_DEADLINE_S
     while time.monotonic() < give_up_at:
         if any(process.poll() is not None for process in processes):
