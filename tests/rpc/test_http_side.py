@@ -13,7 +13,8 @@ import pytest
 from kvnode.api.server import Services
 from kvnode.api.version import ETCD_VERSION
 from kvnode.pb import rpc_pb2 as pb
-from kvnode.rpc.http import MAX_BODY_BYTES, HttpServer
+from kvnode.rpc.http import HttpServer
+from kvnode.rpc.http_connection import UNWANTED_BYTES
 from kvnode.rpc.listen import ListenError
 from kvnode.rpc.metrics import Metrics
 from kvnode.rpc.stats import RpcStats
@@ -199,7 +200,7 @@ async def test_a_connection_serves_requests_one_after_the_other(site: Site) -> N
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="no-host"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000, id="endless-header"),
         pytest.param(
-            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + bytes(MAX_BODY_BYTES + 1),
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + bytes(UNWANTED_BYTES + 2**20),
             id="large-body",
         ),
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="http2"),

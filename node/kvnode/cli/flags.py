@@ -107,6 +107,7 @@ _MEMBER = (
     _duration(
         "watch-progress-notify-interval", "10m", "Time between progress notifications of quiet watches."
     ),
+    _used("enable-grpc-gateway", "true", "Serve the API as JSON under /v3/ too.", is_bool=True),
     _used("socket-reuse-port", "false", "Let several processes listen on a port.", is_bool=True),
     _used("socket-reuse-address", "false", "Listen on ports that linger; always so here.", is_bool=True),
     _used("feature-gates", "", "Switches, name=true,name=false; see below."),
@@ -134,6 +135,8 @@ _SECURITY = (
     _used("auth-token", "simple", "simple, or jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m."),
     _used("auth-token-ttl", "300", "Seconds after which a simple token dies that is not used."),
     _used("bcrypt-cost", "10", "Work to hash a password, from 4 to 31; each step doubles it."),
+    _used("cors", "*", "Origins of web pages that may see answers over HTTP, separated by commas."),
+    _used("host-whitelist", "*", "Host names answered to over HTTP without TLS, separated by commas."),
     _used("peer-cert-file", "", "Certificate shown to other members (PEM)."),
     _used("peer-key-file", "", "Its key (PEM)."),
     _used("peer-trusted-ca-file", "", "CA that other members' certificates must come from (PEM)."),
@@ -189,7 +192,6 @@ _IGNORED_VALUES = {
     "raft-write-timeout": "5s",
     "client-cert-file": "",
     "client-key-file": "",
-    "cors": "*",
     "logger": "zap",
     "distributed-tracing-address": "localhost:4317",
     "distributed-tracing-service-name": "etcd",
@@ -210,7 +212,6 @@ _IGNORED_VALUES = {
 }
 _IGNORED_SWITCHES = {
     "memory-mlock": "false",
-    "enable-grpc-gateway": "true",
     "enable-pprof": "false",
     "enable-distributed-tracing": "false",
     "discovery-insecure-transport": "true",

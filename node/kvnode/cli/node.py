@@ -14,6 +14,8 @@ from kvnode.api.server import Services
 from kvnode.cli.failures import ListenFlagError
 from kvnode.cli.init_system import notify_ready
 from kvnode.cli.member import RunningMember, start_member
+from kvnode.rpc.access import AccessRules
+from kvnode.rpc.gateway import Gateway
 from kvnode.rpc.grpcio import GrpcServer
 from kvnode.rpc.http import HttpServer
 from kvnode.rpc.listen import ListenError
@@ -41,7 +43,8 @@ async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None
     """
     stop = asyncio.Event()
     _stop_on_signals(stop, on_stop)
-    http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port)
+    access = AccessRules(config.host_whitelist, config.cors)
+    http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port, access=access)
     grpc = GrpcServer(config)
     try:
         # Before the data are touched: a port in use is the commonest mistake, and a harmless one so far.
@@ -64,7 +67,7 @@ async def _listen(config: NodeConfig, http: HttpServer, grpc: GrpcServer) -> Non
             await http.listen(url)
     for url in config.listen_client_http_urls:
         with _naming("listen-client-http-urls"):
-            await http.listen(url)
+            await http.listen(url, serves_clients=True)
     for url in config.listen_client_urls:
         with _naming("listen-client-urls"):
             grpc.listen(url)
@@ -80,7 +83,8 @@ def _naming(flag: str) -> Iterator[None]:
 
 async def _serve(member: RunningMember, http: HttpServer, grpc: GrpcServer, stop: asyncio.Event) -> None:
     services = Services(member)
-    http.member_started(services.probes, _metrics_renderer(member, grpc.stats, services))
+    render_metrics = _metrics_renderer(member, grpc.stats, services)
+    http.member_started(services.probes, render_metrics, _gateway(member, grpc.stats, services))
     await grpc.start(services.methods)
     ready = asyncio.ensure_future(_say_when_ready(member))
     failure = asyncio.ensure_future(member.failed())
@@ -97,6 +101,18 @@ async def _serve(member: RunningMember, http: HttpServer, grpc: GrpcServer, stop
         ready.cancel()
         failure.cancel()
         stopped.cancel()
+
+
+def _gateway(member: RunningMember, stats: RpcStats, services: Services) -> Gateway | None:
+    config = member.config
+    if not config.enable_grpc_gateway:
+        return None
+    return Gateway(
+        services.methods,
+        stats,
+        max_request_bytes=config.max_request_bytes,
+        ignores_certificates=lambda: config.common_name_is_user and member.applier.auth.is_enabled,
+    )
 
 
 async def _unless_stopped(

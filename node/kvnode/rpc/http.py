@@ -1,38 +1,43 @@
-"""The HTTP/1.1 side: probes, metrics and the version, for callers that don't speak gRPC."""
+"""The HTTP/1.1 side, for callers that don't speak gRPC: probes, metrics, the version, and the gateway."""
 
 from __future__ import annotations
 
 import asyncio
-import http
 import json
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, cast
-from urllib.parse import parse_qs, unquote, urlsplit
-
-import h11
+from collections.abc import Callable, Mapping
+from functools import partial
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
 from kvnode.api.version import ETCD_VERSION
+from kvnode.rpc.access import AccessRules
+from kvnode.rpc.http_connection import Exchange, HttpConnection
+from kvnode.rpc.json_writer import write_status
 from kvnode.rpc.listen import ListenError
 from kvnode.server.config import TlsConfig, Url
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
+from kvnode.status import StatusCode
+
+if TYPE_CHECKING:
+    from kvnode.rpc.gateway import Gateway
 
 __all__ = ["HttpServer"]
 
 logger = logging.getLogger(__name__)
 
-#: A connection without a request for this long is closed: probes come back, forgotten ones don't.
-IDLE_TIMEOUT_S = 120.0
-#: Requests have no bodies here; more than this is not a client of ours.
-MAX_BODY_BYTES = 64 * 1024
-
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
 #: Prometheus' text format.
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+#: Where the gateway is, and where it once was.
+_API = "/v3/"
+_BETA = "/v3beta/"
 
 _STARTING = "this member is starting"
 _NOT_STARTED = f"[-]started failed: {_STARTING}\n\n".encode()
@@ -46,28 +51,39 @@ class _Response(NamedTuple):
 
 
 class HttpServer:
-    """Serves the same paths on any number of addresses.
+    """Serves any number of addresses: the member's own pages on all, the gateway where clients are served.
 
     It may listen before there is a member to ask, so that probes tell a member that starts (alive, not
     ready) from one that is gone.
     """
 
-    def __init__(self, tls: TlsConfig | None = None, *, reuse_port: bool = False) -> None:
+    def __init__(
+        self, tls: TlsConfig | None = None, *, reuse_port: bool = False, access: AccessRules | None = None
+    ) -> None:
         self._tls = tls
+        self._access = access if access is not None else AccessRules()
         #: False is said as None: uvloop then leaves the socket as the kernel makes it.
         self._reuse_port = reuse_port or None
         self._probes: Probes | None = None
         self._render_metrics: Callable[[], bytes] | None = None
+        self._gateway: Gateway | None = None
         self._servers: list[asyncio.Server] = []
-        self._connections: set[_Connection] = set()
+        self._connections: set[HttpConnection] = set()
 
-    def member_started(self, probes: Probes, render_metrics: Callable[[], bytes]) -> None:
-        """From now on the member itself is asked."""
+    def member_started(
+        self, probes: Probes, render_metrics: Callable[[], bytes], gateway: Gateway | None = None
+    ) -> None:
+        """From now on the member itself is asked; ``gateway`` None: there is none."""
         self._probes = probes
         self._render_metrics = render_metrics
+        self._gateway = gateway
 
-    async def listen(self, url: Url) -> int:
-        """Open ``url`` and serve on it at once.
+    def connection(self, check: CertificateCheck | None = None) -> HttpConnection:
+        """Return the protocol of one client's connection that was accepted elsewhere."""
+        return HttpConnection(self._serve_client, self._connections, check)
+
+    async def listen(self, url: Url, *, serves_clients: bool = False) -> int:
+        """Open ``url`` and serve on it at once, with the gateway if it ``serves_clients``.
 
         Returns:
             The port.
@@ -81,8 +97,8 @@ class HttpServer:
             context = ReloadingContext(self._tls).context
             check = CertificateCheck(self._tls)
 
-        def connect() -> _Connection:
-            return _Connection(self._answer, self._connections, check)
+        serve = self._serve_client if serves_clients else self._serve
+        connect = partial(HttpConnection, serve, self._connections, check)
 
         loop = asyncio.get_running_loop()
         try:
@@ -106,6 +122,36 @@ class HttpServer:
             connection.close()
         for server in self._servers:
             await server.wait_closed()
+
+    async def _serve_client(self, exchange: Exchange) -> None:
+        """Serve a client, who may use the gateway and is checked as its users are."""
+        path, question, query = exchange.target.partition("?")
+        path = unquote(path)
+        if path.startswith(_BETA):
+            path = _API + path[len(_BETA) :]
+        if not exchange.is_tls:
+            refusal = self._access.host_refusal(exchange.header(b"host") or "")
+            if refusal:
+                logger.warning("request to an unknown host name", extra={"peer": exchange.peer})
+                exchange.respond(421, refusal.encode(), _TEXT)
+                return
+        exchange.more_headers = self._access.cors_headers(exchange.header(b"origin"))
+        if exchange.method == "OPTIONS":
+            exchange.respond(200, b"", "")
+            return
+        if not path.startswith(_API) and path != _API[:-1]:
+            await self._serve(exchange)
+        elif (clean := _clean(path)) != path:
+            _redirect(exchange, quote(clean) + question + query)
+        elif self._gateway is not None:
+            await self._gateway.serve(exchange, path)
+        elif self._probes is None:
+            exchange.respond(503, write_status(StatusCode.UNAVAILABLE, _STARTING).encode(), _JSON)
+        else:
+            _send(exchange, _not_found())
+
+    async def _serve(self, exchange: Exchange) -> None:
+        _send(exchange, await self._answer(exchange.method, exchange.target))
 
     async def _answer(self, method: str, target: str) -> _Response:
         parts = urlsplit(target)
@@ -167,137 +213,37 @@ class HttpServer:
         return _Response(200, ((lines if "verbose" in query else "") + "ok\n").encode())
 
 
+def _clean(path: str) -> str:
+    """A path without empty and relative parts, and with the slash that ``/v3`` lacks (as Go's server)."""
+    if path == _API[:-1]:
+        return _API
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts) + ("/" if path.endswith("/") and parts else "")
+
+
+def _redirect(exchange: Exchange, location: str) -> None:
+    if exchange.method in ("GET", "HEAD"):
+        body = f'<a href="{escape(location)}">Temporary Redirect</a>.\n\n'.encode()
+        exchange.respond(307, body, "text/html; charset=utf-8", [("Location", location)])
+    else:
+        exchange.respond(307, b"", "", [("Location", location)])
+
+
+def _send(exchange: Exchange, response: _Response) -> None:
+    headers = [("X-Content-Type-Options", "nosniff")]
+    if response.allow:
+        headers.append(("Allow", response.allow))
+    exchange.respond(response.status, response.body, response.content_type, headers)
+
+
 def _line(result: CheckResult) -> str:
     return f"[-]{result.name} failed: {result.failure}\n" if result.failure else f"[+]{result.name} ok\n"
 
 
 def _not_found() -> _Response:
     return _Response(404, b"404 page not found\n")
-
-
-class _Connection(asyncio.Protocol):
-    """One client's connection: requests one after the other, each answered by a task."""
-
-    def __init__(
-        self,
-        answer: Callable[[str, str], Awaitable[_Response]],
-        connections: set[_Connection],
-        check: CertificateCheck | None,
-    ) -> None:
-        self._answer = answer
-        self._check = check
-        self._connections = connections
-        self._http = h11.Connection(h11.SERVER)
-        self._transport: asyncio.Transport | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._idle: asyncio.TimerHandle | None = None
-        self._request: h11.Request | None = None
-        self._body_bytes = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked by isinstance: uvloop's transports only behave as one.
-        self._transport = cast(asyncio.Transport, transport)
-        if self._check is not None:
-            refusal = self._check.refusal(transport.get_extra_info("peercert"))
-            if refusal:
-                logger.warning("rejected connection on client endpoint", extra={"error": refusal})
-                self._transport.abort()
-                return
-        self._connections.add(self)
-        self._restart_idle_timer()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._connections.discard(self)
-        if self._idle is not None:
-            self._idle.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._http.receive_data(data)
-        except h11.RemoteProtocolError:
-            self.close()
-            return
-        self._proceed()
-
-    def eof_received(self) -> bool | None:
-        return None
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def _proceed(self) -> None:
-        """Take what has arrived, until a request is complete or more must come."""
-        while self._task is None:
-            try:
-                event = self._http.next_event()
-            except h11.RemoteProtocolError as error:
-                self._refuse(error.error_status_hint)
-                return
-            if event is h11.NEED_DATA or event is h11.PAUSED:
-                return
-            if isinstance(event, h11.Request):
-                self._request = event
-                self._body_bytes = 0
-            elif isinstance(event, h11.Data):
-                self._body_bytes += len(event.data)
-                if self._body_bytes > MAX_BODY_BYTES:
-                    self._refuse(413)
-                    return
-            elif isinstance(event, h11.EndOfMessage) and self._request is not None:
-                self._task = asyncio.get_running_loop().create_task(self._respond(self._request))
-            else:
-                self.close()
-                return
-
-    async def _respond(self, request: h11.Request) -> None:
-        method = request.method.decode("ascii")
-        try:
-            response = await self._answer(method, request.target.decode("ascii"))
-        except Exception:
-            logger.exception("HTTP request failed", extra={"target": request.target.decode("ascii")})
-            response = _Response(500, b"Internal Server Error\n")
-        self._send(response, is_head=method == "HEAD")
-        self._task = None
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-            self._restart_idle_timer()
-            self._proceed()
-        else:
-            self.close()
-
-    def _refuse(self, status: int) -> None:
-        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._send(_Response(status, http.HTTPStatus(status).phrase.encode() + b"\n"), is_head=False)
-        self.close()
-
-    def _send(self, response: _Response, *, is_head: bool) -> None:
-        if self._transport is None:
-            return
-        headers = [
-            ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
-        if response.allow:
-            headers.append(("Allow", response.allow))
-        reason = http.HTTPStatus(response.status).phrase.encode()
-        head = h11.Response(status_code=response.status, headers=headers, reason=reason)
-        parts = [self._http.send(head)]
-        if not is_head:
-            parts.append(self._http.send(h11.Data(data=response.body)))
-        parts.append(self._http.send(h11.EndOfMessage()))
-        self._transport.write(b"".join(part for part in parts if part))
-
-    def _restart_idle_timer(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._close_if_idle)
-
-    def _close_if_idle(self) -> None:
-        if self._task is None:
-            self.close()
-        else:
-            self._restart_idle_timer()

@@ -311,6 +311,13 @@ class NodeConfig:
     common_name_is_user: bool = False
     """True: a client without token is the user that its certificate names."""
 
+    enable_grpc_gateway: bool = True
+    """Serve the API as JSON over HTTP, where clients are served."""
+    cors: frozenset[str] = frozenset()
+    """Origins whose pages may see answers over HTTP; none or ``*``: all."""
+    host_whitelist: frozenset[str] = frozenset()
+    """Host names that are answered to over HTTP without TLS; none or ``*``: all."""
+
     client_tls: TlsConfig | None = None
     peer_tls: TlsConfig | None = None
     self_signed_cert_validity_years: int = 1
