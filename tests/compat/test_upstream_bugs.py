@@ -7,14 +7,17 @@ tried in the simulation.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf.message import Message
 from grpc import aio
 from kvclient import Client, everything, prefix
 from kvnode.pb import rpc_pb2 as pb
+from kvnode.pb.auth_pb2 import Permission
 from kvnode.pb.kv_pb2 import Event
 from kvtest import served_member
 from kvtest.processes import ClusterProcesses, MemberProcess
@@ -23,6 +26,7 @@ from kvtest.sim_world import SimPlan, SimWorld
 from kvtest.workload import check_kept, equal_hashes, eventually, writing
 
 MakeCluster = Callable[..., ClusterProcesses]
+Metadata = Sequence[tuple[str, str]]
 EVERYTHING = {"key": b"\0", "range_end": b"\0"}
 
 
@@ -90,6 +94,64 @@ def test_14370_a_single_member_acknowledges_nothing_that_a_crash_can_take(seed: 
     world.run()
     assert world.counts["crash"] >= 3, world.counts
     assert world.counts["acknowledged"] >= 20, world.counts
+
+
+async def test_14571_a_member_that_begins_with_a_snapshot_knows_users_and_permissions(
+    cluster: MakeCluster,
+) -> None:
+    trio = cluster(3, snapshot_count="10", snapshot_catchup_entries="5")
+    away, there = trio[2], trio[0]
+    async with raw(there) as client:
+        for method, request in (
+            ("UserAdd", pb.AuthUserAddRequest(name="root", password="p")),
+            ("RoleAdd", pb.AuthRoleAddRequest(name="root")),
+            ("UserGrantRole", pb.AuthUserGrantRoleRequest(user="root", role="root")),
+            ("AuthEnable", pb.AuthEnableRequest()),
+        ):
+            await call_auth(client, method, request)
+        root = await token(client, "root")
+        away.kill()
+        # All of it is in the log's past when the third member comes back.
+        permission = Permission(permType=Permission.READWRITE, key=b"k", range_end=b"l")
+        for method, request in (
+            ("UserAdd", pb.AuthUserAddRequest(name="u", password="p")),
+            ("RoleAdd", pb.AuthRoleAddRequest(name="r")),
+            ("RoleGrantPermission", pb.AuthRoleGrantPermissionRequest(name="r", perm=permission)),
+            ("UserGrantRole", pb.AuthUserGrantRoleRequest(user="u", role="r")),
+        ):
+            await call_auth(client, method, request, root)
+        user = await token(client, "u")
+        for number in range(60):
+            await client.kv("KV/Put", pb.PutRequest(key=b"k%d" % (number % 9)), user)
+        await asyncio.to_thread(away.restart)
+        for _ in range(10):
+            await client.kv("KV/Put", pb.PutRequest(key=b"k"), user)
+        revision = (await client.kv("KV/Range", pb.RangeRequest(key=b"k"), user)).header.revision
+        assert "continues from the leader's snapshot" in away.log_text
+    hashes = set()
+    for member in trio:
+        async with raw(member) as client:
+            root, user = await token(client, "root"), await token(client, "u")
+            # What the user may write is written through each member, and what it may not is not.
+            await client.kv("KV/Put", pb.PutRequest(key=b"k"), user)
+            code, _ = await client.refused("KV/Put", pb.PutRequest(key=b"other"), user)
+            assert code is grpc.StatusCode.PERMISSION_DENIED
+            answer = await client.kv("Maintenance/HashKV", pb.HashKVRequest(revision=revision), root)
+            hashes.add((answer.hash, answer.compact_revision))
+    assert len(hashes) == 1
+
+
+async def call_auth(
+    client: served_member.Client, method: str, request: Message, metadata: Metadata = ()
+) -> None:
+    await client.call(f"/etcdserverpb.Auth/{method}", request, pb.AuthEnableResponse, metadata)
+
+
+async def token(client: served_member.Client, name: str) -> Metadata:
+    """Return the metadata that speaks for a user."""
+    request = pb.AuthenticateRequest(name=name, password="p")
+    answer = await client.call("/etcdserverpb.Auth/Authenticate", request, pb.AuthenticateResponse)
+    return (("token", answer.token),)
 
 
 async def test_14685_a_crash_during_defragmentation_leaves_the_revision_alone(cluster: MakeCluster) -> None:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import grpc
 from google.protobuf.message import DecodeError, Message
 from kvnode.pb import rpc_pb2 as pb
+from kvnode.pb.auth_pb2 import Permission
 
 __all__ = ["CASES", "DELIBERATE", "SINCE_3_7", "Case", "outcome", "prepare"]
 
@@ -73,7 +74,9 @@ _RESPONSES: Final[dict[str, type[Message]]] = {
 def _response_type(method: str) -> type[Message]:
     found = _RESPONSES.get(method)
     if found is None:
-        found = getattr(pb, method.partition("/")[2] + "Response")
+        service, _, name = method.partition("/")
+        prefix = "Auth" if service == "Auth" and not name.startswith("Auth") else ""
+        found = getattr(pb, f"{prefix}{name}Response")
     return found
 
 
@@ -89,6 +92,8 @@ def prepare(target: str) -> None:
             call("KV/Put", pb.PutRequest(key=key, value=value))
         call("Lease/LeaseGrant", pb.LeaseGrantRequest(ID=LEASE, TTL=3600))
         call("KV/Compact", pb.CompactionRequest(revision=3))
+        call("Auth/UserAdd", pb.AuthUserAddRequest(name="u", password="p"))
+        call("Auth/RoleAdd", pb.AuthRoleAddRequest(name="r"))
 
 
 def outcome(target: str, case: Case) -> str:
@@ -159,6 +164,8 @@ def _described(method: str, answer: bytes) -> str:
         return "listed"
     if isinstance(response, pb.LeaseLeasesResponse):
         return "listed"
+    if isinstance(response, pb.AuthStatusResponse | pb.AuthUserListResponse | pb.AuthRoleListResponse):
+        return "answered"
     if isinstance(response, pb.DowngradeResponse):
         return "version"
     return " ".join(str(response).split())
@@ -416,6 +423,70 @@ _UNARY: Final[dict[str, dict[str, Message | bytes]]] = {
         "enable-too-far-down": pb.DowngradeRequest(action=1, version="3.1.5"),
         "bad-utf-8": _string(2, _BAD_UTF8),
     },
+}
+
+_UNARY["Auth/AuthEnable"] = {"without-root": b""}
+_UNARY["Auth/AuthDisable"] = {"empty": b""}
+_UNARY["Auth/AuthStatus"] = {"empty": b""}
+_UNARY["Auth/Authenticate"] = {
+    "empty": b"",
+    "while-disabled": pb.AuthenticateRequest(name="u", password="p"),
+    "bad-utf-8": _string(1, _BAD_UTF8),
+}
+_UNARY["Auth/UserAdd"] = {
+    "empty": b"",
+    "no-name": pb.AuthUserAddRequest(password="p"),
+    "in-use": pb.AuthUserAddRequest(name="u", password="p"),
+    "no-password": pb.AuthUserAddRequest(name="u2"),
+    "bad-hash": pb.AuthUserAddRequest(name="u3", hashedPassword="%%%"),
+    "bad-utf-8": _string(1, _BAD_UTF8),
+}
+_UNARY["Auth/UserGet"] = {"empty": b"", "unknown": pb.AuthUserGetRequest(name="none")}
+_UNARY["Auth/UserList"] = {}
+_UNARY["Auth/UserDelete"] = {"empty": b"", "unknown": pb.AuthUserDeleteRequest(name="none")}
+_UNARY["Auth/UserChangePassword"] = {
+    "empty": b"",
+    "unknown": pb.AuthUserChangePasswordRequest(name="none", password="p"),
+    "no-password": pb.AuthUserChangePasswordRequest(name="u"),
+}
+_UNARY["Auth/UserGrantRole"] = {
+    "empty": b"",
+    "unknown-user": pb.AuthUserGrantRoleRequest(user="none", role="r"),
+    "unknown-role": pb.AuthUserGrantRoleRequest(user="u", role="none"),
+}
+_UNARY["Auth/UserRevokeRole"] = {
+    "empty": b"",
+    "unknown-user": pb.AuthUserRevokeRoleRequest(name="none", role="r"),
+    "not-granted": pb.AuthUserRevokeRoleRequest(name="u", role="r"),
+}
+_UNARY["Auth/RoleAdd"] = {
+    "empty": b"",
+    "in-use": pb.AuthRoleAddRequest(name="r"),
+    "bad-utf-8": _string(1, _BAD_UTF8),
+}
+_UNARY["Auth/RoleGet"] = {"empty": b"", "unknown": pb.AuthRoleGetRequest(role="none")}
+_UNARY["Auth/RoleList"] = {}
+_UNARY["Auth/RoleDelete"] = {"empty": b"", "unknown": pb.AuthRoleDeleteRequest(role="none")}
+
+
+def _grant(role: str, *, kind: int = 0, key: bytes = b"", range_end: bytes = b"") -> bytes:
+    permission = _raw_enum(1, kind) + Permission(key=key, range_end=range_end).SerializeToString()
+    return _string(1, role.encode()) + _string(2, permission)
+
+
+_UNARY["Auth/RoleGrantPermission"] = {
+    "empty": b"",
+    "unknown-role": _grant("none", key=b"a"),
+    "no-permission": _string(1, b"r"),
+    "no-key": _grant("r", range_end=b"z"),
+    "end-below-key": _grant("r", key=b"z", range_end=b"a"),
+    "end-is-key": _grant("r", key=b"z", range_end=b"z"),
+    "unknown-kind": _grant("r", kind=9, key=b"a"),
+}
+_UNARY["Auth/RoleRevokePermission"] = {
+    "empty": b"",
+    "unknown-role": pb.AuthRoleRevokePermissionRequest(role="none", key=b"a"),
+    "not-granted": pb.AuthRoleRevokePermissionRequest(role="r", key=b"never"),
 }
 
 _CREATE = pb.WatchCreateRequest
