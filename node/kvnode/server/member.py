@@ -46,6 +46,7 @@ from kvnode.server.errors import (
     RequestTimeoutError,
     StartError,
 )
+from kvnode.server.forced import force_alone
 from kvnode.server.peer_side import PeerSide
 from kvnode.server.ports import Network, PeerTransport
 from kvnode.server.proposals import Proposals
@@ -913,7 +914,8 @@ def _open_data_dir(config: NodeConfig, stats: MemberStats) -> DataDirectory:
     path = config.data_dir
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return DataDirectory(path, LevelDbEngines(on_state_write=stats.backend_commit_s.observe))
+        engines = LevelDbEngines(on_state_write=stats.backend_commit_s.observe)
+        return DataDirectory(path, engines, wal_dir=config.wal_dir)
     except DataDirectoryLockedError as error:
         raise StartError(str(error), exit_code=ExitCode.OTHER) from error
 
@@ -926,6 +928,8 @@ async def _open(config: NodeConfig, network: Network, data: DataDirectory) -> tu
         try:
             own = Membership.open(opened.state_engine).get(identity.member_id)
             check_owner(config, identity.cluster_id, own)
+            if config.force_new_cluster:
+                force_alone(opened, identity.member_id)
         except BaseException:
             opened.close()
             raise

@@ -125,16 +125,25 @@ class DataDirectory:
     Args:
         path: made, with mode 0700, if it does not exist.
         engines: makes and opens the databases.
+        wal_dir: where the log lies, if not in ``path``: a disk of its own, say.
 
     Raises:
         DataDirectoryLockedError: another process uses it.
         DataDirectoryError: it can't be made or written.
     """
 
-    def __init__(self, path: str | Path, engines: EngineFactory) -> None:
+    def __init__(self, path: str | Path, engines: EngineFactory, *, wal_dir: Path | None = None) -> None:
         self.path = Path(path)
         self._engines = engines
         self._lock = _lock(self.path)
+        self._log_path = (self.path if wal_dir is None else wal_dir) / _LOG
+        if wal_dir is not None:
+            try:
+                wal_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_directory(wal_dir.parent)
+            except OSError as error:
+                self.close()
+                raise DataDirectoryError(str(wal_dir), f"can't be used: {error.strerror}") from error
 
     def __enter__(self) -> "DataDirectory":
         return self
@@ -194,7 +203,7 @@ class DataDirectory:
             raise DataDirectoryForeignError(
                 str(self.path), f"holds {identity}, but the configuration is for member {member_id:x}"
             )
-        if not (self.path / _LOG).is_dir() or not self._generations():
+        if not self._log_path.is_dir() or not self._generations():
             raise DataDirectoryLostError(str(self.path), f"the log or the state of {identity} is missing")
         return identity
 
@@ -228,7 +237,7 @@ class DataDirectory:
         self._refuse_used_log()
         self._delete_databases()
         generation = "1"
-        state_path, log_path = self.state_path(generation), self.path / _LOG
+        state_path, log_path = self.state_path(generation), self._log_path
         state = self._engines.state(state_path, create=True)
         try:
             fill_state(state)
@@ -237,6 +246,7 @@ class DataDirectory:
             try:
                 log = LogStore.create(log_engine, start, state_generation=generation, path=str(log_path))
                 sync_directory(log_path)
+                sync_directory(log_path.parent)
                 _write_file(self.path / _IDENTITY, _encode_identity(identity))
             except BaseException:
                 log_engine.close()
@@ -253,7 +263,7 @@ class DataDirectory:
             DataDirectoryLostError: a database is missing.
             StorageCorruptError: a database is damaged.
         """
-        log_path = self.path / _LOG
+        log_path = self._log_path
         if not log_path.is_dir():
             raise DataDirectoryLostError(str(log_path), "the log is missing")
         log_engine = self._engines.log(log_path, create=False)
@@ -312,7 +322,7 @@ class DataDirectory:
 
     def _refuse_used_log(self) -> None:
         """A start that was cut short leaves a log in which nothing has happened yet."""
-        log_path = self.path / _LOG
+        log_path = self._log_path
         if not log_path.is_dir():
             return
         try:
@@ -331,9 +341,11 @@ class DataDirectory:
 
     def _delete_databases(self) -> None:
         """Delete what a start that was cut short has made."""
-        for name in os.listdir(self.path):
-            if name == _LOG or _STATE_PATTERN.fullmatch(name):
-                shutil.rmtree(self.path / name)
+        if self._log_path.exists():
+            shutil.rmtree(self._log_path)
+            sync_directory(self._log_path.parent)
+        for generation in self._generations():
+            shutil.rmtree(self.state_path(generation))
         sync_directory(self.path)
 
 
