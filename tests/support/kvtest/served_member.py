@@ -56,7 +56,8 @@ class Client:
     async def kv(self, method: str, request: Message, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         """Call a method of a service by its name, for example ``KV/Put``."""
         service, name = method.split("/")
-        response_type = getattr(pb, _RESPONSES.get(name, f"{name}Response"))
+        prefix = "Auth" if service == "Auth" and not name.startswith("Auth") else ""
+        response_type = getattr(pb, _RESPONSES.get(name, f"{prefix}{name}Response"))
         return await self.call(f"/etcdserverpb.{service}/{name}", request, response_type, metadata)
 
     async def refused(
@@ -79,7 +80,7 @@ class Client:
 
 
 #: Responses whose name is not the method's.
-_RESPONSES = {"Compact": "CompactionResponse"}
+_RESPONSES = {"Compact": "CompactionResponse", "Authenticate": "AuthenticateResponse"}
 
 
 class WatchStream:
