@@ -1,5 +1,8 @@
 """Watch, sentence by sentence of what its clients rely on."""
 
+import asyncio
+from collections.abc import Callable
+
 import grpc
 import pytest
 from kvnode.api import streams, watch
@@ -361,3 +364,62 @@ async def test_malformed_requests_end_the_stream(served: ServedMember) -> None:
     stream = WatchStream(served.client)
     await stream.call.write(b"\xff\xff\xff")
     assert (await stream.ended())[0] is grpc.StatusCode.INTERNAL
+
+
+async def test_every_quiet_watch_of_a_stream_hears_of_progress_however_many_there_are() -> None:
+    member = LocalMember(local_config(watch_progress_notify_interval_s=0.1))
+    async with serve(member) as served:
+        stream = served.watch()
+        for number in range(400):
+            create = pb.WatchCreateRequest(key=b"k%d" % number, progress_notify=True)
+            await stream.send(create_request=create)
+        told: set[int] = set()
+        while len(told) < 400:
+            response = await stream.next()
+            if not response.created:
+                told.add(response.watch_id)
+
+
+async def test_thousands_of_watches_on_one_stream_are_created_served_and_cancelled(
+    served: ServedMember,
+) -> None:
+    stream = served.watch()
+    count = 3000
+    first = await served.put(b"k0")
+
+    async def ask(make: Callable[[int], pb.WatchRequest]) -> None:
+        for number in range(count):
+            await stream.call.write(make(number).SerializeToString())
+
+    def creation(number: int) -> pb.WatchRequest:
+        # Some of the past, some from now on; keys and ranges of every kind.
+        create = pb.WatchCreateRequest(key=b"k%d" % number, start_revision=first if number % 3 == 0 else 0)
+        create.range_end = (b"", b"k%d\x01" % number, b"l")[number % 3]
+        return pb.WatchRequest(create_request=create)
+
+    asking = asyncio.create_task(ask(creation))
+    created, past = [], 0
+    while len(created) < count or not past:
+        response = await stream.next()
+        past += len(response.events)
+        if response.created:
+            created.append(response.watch_id)
+    await asking
+    assert (created, past) == (list(range(count)), 1), "answered in the order they were asked"
+
+    revision = await served.put(b"k1000")
+    watching = {1000} | {number for number in range(2, count, 3) if b"k%d" % number <= b"k1000"}
+    told = set()
+    while told != watching:
+        response = await stream.next()
+        assert response.events[0].kv.mod_revision == revision
+        told.add(response.watch_id)
+        assert told <= watching
+
+    def cancellation(number: int) -> pb.WatchRequest:
+        return pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=number))
+
+    asking = asyncio.create_task(ask(cancellation))
+    assert [(await stream.next()).watch_id for _ in range(count)] == list(range(count))
+    await asking
+    assert len(served.member.hub) == 0

@@ -410,3 +410,16 @@ def test_a_sink_that_fills_up_while_catching_up_misses_nothing(world):
     world.settle(2)
     assert watcher.is_synced
     assert [revision for revision, _, _ in sink.seen] == list(range(2, 15))
+
+
+def test_a_slice_ends_once_it_has_read_much_even_of_keys_that_nobody_watches(world):
+    for number in range(12):
+        world.put(b"large%d" % number, b"v" * 2**20)
+    world.put(b"small")
+    sink = Sink()
+    world.hub.create(WatchSpec(b"small", start_revision=2), sink)
+    slices = 1
+    while world.hub.catch_up():
+        slices += 1
+    assert sink.revisions == [14]
+    assert slices >= 3

@@ -16,6 +16,8 @@ RETRY_S = 0.05
 #: While streams are open: how often to look for watchers that fell behind unnoticed, as all do when a
 #: snapshot replaces the state.
 LOOK_S = 0.1
+#: A slice of less than this delays nobody.
+QUICK_S = 0.0005
 
 
 class CatchUp:
@@ -25,6 +27,8 @@ class CatchUp:
         self._member = member
         self._streams = 0
         self._soon: asyncio.Handle | None = None
+        #: What the last slice took.
+        self._took_s = 0.0
         self._later: asyncio.TimerHandle | None = None
 
     @property
@@ -46,9 +50,17 @@ class CatchUp:
             self._later = None
 
     def kick(self) -> None:
-        """Serve those behind in the next turn of the loop."""
+        """Serve those behind soon: after as long as the last slice took.
+
+        So at most half of the time goes into catching up, and watchers that come in crowds are
+        served together: what one slice reads is read once for all of them.
+        """
         if self._soon is None:
-            self._soon = asyncio.get_running_loop().call_soon(self._serve)
+            loop = asyncio.get_running_loop()
+            if self._took_s < QUICK_S:
+                self._soon = loop.call_soon(self._serve)
+            else:
+                self._soon = loop.call_later(min(self._took_s, RETRY_S), self._serve)
 
     def _look(self) -> None:
         is_behind = self._member.hub.needs_catch_up
@@ -58,5 +70,9 @@ class CatchUp:
 
     def _serve(self) -> None:
         self._soon = None
-        if self._member.hub.catch_up():
+        now_s = asyncio.get_running_loop().time
+        begun_s = now_s()
+        is_behind = self._member.hub.catch_up()
+        self._took_s = now_s() - begun_s
+        if is_behind:
             self.kick()

@@ -282,6 +282,9 @@ class _WatchStream:
         self._progress_timer = self._loop.call_later(delay_s, self._notify_progress)
 
     def _notify_progress(self) -> None:
+        self._start_progress_timer()
+        if len(self._queue) >= QUEUE_RESPONSES:
+            return  # to a client that does not read, not even what it was sent before
         for watcher, watch in self._watches.items():
             if not watch.wants_progress:
                 continue
@@ -289,11 +292,10 @@ class _WatchStream:
                 watch.had_events = False
                 continue
             revision = self._member.hub.progress((watcher,))
-            if revision is not None and len(self._queue) < QUEUE_RESPONSES:
+            if revision is not None:
                 response = WatchResponse(watch_id=watch.id)
                 response.header.revision = revision
                 self._respond(response)
-        self._start_progress_timer()
 
     # The queue.
 

@@ -22,7 +22,7 @@ __all__ = ["CATCH_UP_REVISIONS", "Sink", "WatchHub", "WatchSpec", "Watcher"]
 #: Distinct revisions read at a time, and so delivered at most in one batch while catching up.
 CATCH_UP_REVISIONS: Final = 1000
 
-#: A catch-up slice ends early, at the end of a revision, once it has matched this much.
+#: A catch-up slice ends early, at the end of a revision, once it has read this much.
 CATCH_UP_BYTES: Final = 4 * 2**20
 
 
@@ -289,9 +289,9 @@ class WatchHub:
                 count += 1
                 if count > max_revisions or size > CATCH_UP_BYTES:
                     return main
+            size += len(change.record)
             for group in index.matches(change.key):
                 matched.setdefault(group, []).append(change)
-                size += len(change.record)
         return self.revision + 1
 
     def _advance(self, watcher: Watcher, next_revision: int) -> None:

@@ -6,7 +6,7 @@ lengths that occur.  Other ranges are few; they lie in blocks ordered by start, 
 end in it, so that a lookup skips the blocks that end too early.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -190,7 +190,10 @@ class _Blocks(Generic[W]):
         self._firsts = [each.starts[0] for each in self._blocks]
 
     def discard(self, group: Group[W]) -> None:
-        for place, block in enumerate(self._blocks):
+        # Where its start belongs, and before: equal starts may lie in several blocks.
+        first = max(0, bisect_left(self._firsts, group.start) - 1)
+        for place in range(first, bisect_right(self._firsts, group.start)):
+            block = self._blocks[place]
             if group in block.groups:
                 position = block.groups.index(group)
                 del block.groups[position]
