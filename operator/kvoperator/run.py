@@ -110,6 +110,8 @@ async def _work(settings: Settings, runtime: Runtime, stop: asyncio.Event) -> No
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
         stop_flag=stop,
+        # By default kopf makes one of the user's name, which an arbitrary uid does not have.
+        identity=settings.identity,  # type: ignore[arg-type]  # a NewType of str that kopf keeps to itself
     )
 
 

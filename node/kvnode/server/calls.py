@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvnode.pb.rpc_pb2 import LeaseTimeToLiveResponse
@@ -12,7 +12,7 @@ from kvnode.status import KvError, StatusCode
 if TYPE_CHECKING:
     from kvnode.server.member import Member
 
-__all__ = ["LeaderCalls", "answer_call"]
+__all__ = ["LeaderCalls", "answer_call", "ask_leader"]
 
 _TTL = struct.Struct(">q?")
 
@@ -55,7 +55,10 @@ class LeaderCalls:
 
     async def _renew(self, batch: "Sequence[tuple[int, asyncio.Future[int]]]") -> None:
         try:
-            body = await self._ask("lease_renew", _encode_numbers([lease_id for lease_id, _ in batch]))
+            renewed = [lease_id for lease_id, _ in batch]
+            body = await ask_leader(
+                self._member, "lease_renew", _encode_numbers(renewed), may_ask_again=_has_no_effect
+            )
         except BaseException as error:
             for _, outcome in batch:
                 if not outcome.done():
@@ -75,26 +78,44 @@ class LeaderCalls:
         Raises:
             KvError: No leader could be asked in time.
         """
-        body = await self._ask("lease_time_to_live", _TTL.pack(lease_id, keys))
+        body = await ask_leader(
+            self._member, "lease_time_to_live", _TTL.pack(lease_id, keys), may_ask_again=_has_no_effect
+        )
         return LeaseTimeToLiveResponse.FromString(body)
 
-    async def _ask(self, method: str, payload: bytes) -> bytes:
-        member = self._member
-        deadline_s = member.now_s() + member.config.request_timeout_s
-        while True:
-            left_s = deadline_s - member.now_s()
-            if left_s <= 0:
-                raise RequestTimeoutError
-            try:
-                if member.is_leader:
-                    return await answer_call(member, method, payload)
-                if member.leader_id:
-                    return await member.transport.call(member.leader_id, method, payload, left_s)
-            except KvError as error:
-                # The one asked is not leader, or is gone: whoever leads next may be asked the same.
-                if error.code not in (StatusCode.UNAVAILABLE, StatusCode.FAILED_PRECONDITION):
-                    raise
-            await asyncio.sleep(min(RETRY_S, left_s))
+
+async def ask_leader(
+    member: "Member", method: str, payload: bytes, *, may_ask_again: Callable[[KvError], bool]
+) -> bytes:
+    """Return the leader's answer, this member's own if it leads; asks whoever leads until the timeout.
+
+    Args:
+        member: Who asks.
+        method: As in ``answer_call``.
+        payload: Likewise.
+        may_ask_again: Whether the call may be repeated after an error.
+    Raises:
+        KvError: The request's own error, or that no leader has answered in time.
+    """
+    deadline_s = member.now_s() + member.config.request_timeout_s
+    while True:
+        left_s = deadline_s - member.now_s()
+        if left_s <= 0:
+            raise RequestTimeoutError
+        try:
+            if member.is_leader:
+                return await answer_call(member, method, payload)
+            if member.leader_id:
+                return await member.transport.call(member.leader_id, method, payload, left_s)
+        except KvError as error:
+            if not may_ask_again(error):
+                raise
+        await asyncio.sleep(min(RETRY_S, left_s))
+
+
+def _has_no_effect(error: KvError) -> bool:
+    """The one asked is not leader, or is gone; asking its successor the same does no harm."""
+    return error.code in (StatusCode.UNAVAILABLE, StatusCode.FAILED_PRECONDITION)
 
 
 async def answer_call(member: "Member", method: str, payload: bytes) -> bytes:

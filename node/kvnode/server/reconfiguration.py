@@ -7,7 +7,7 @@ two layers that fail independently guard the one thing that can't be undone.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvnode.apply.commands import CommandKind
@@ -21,6 +21,7 @@ from kvnode.apply.membership import (
 )
 from kvnode.raft.errors import ConfChangeError, DropReason, ProposalDroppedError
 from kvnode.raft.types import ConfChangeKind, MemberId
+from kvnode.server.calls import ask_leader
 from kvnode.server.errors import (
     LearnerNotReadyError,
     NotEnoughStartedMembersError,
@@ -60,7 +61,7 @@ class Reconfiguration:
             KvError: The URLs are taken, too many learners, unhealthy cluster, timeout.
         """
         request = {"peer_urls": list(peer_urls), "is_learner": is_learner}
-        answer = await self._on_leader("member_add", request, self._add)
+        answer = await self._on_leader("member_add", request)
         return _record(answer["member"])
 
     async def remove(self, member_id: int) -> None:
@@ -69,7 +70,7 @@ class Reconfiguration:
         Raises:
             KvError: Not found, not enough started members, unhealthy cluster, timeout.
         """
-        await self._on_leader("member_remove", {"id": member_id}, self._remove)
+        await self._on_leader("member_remove", {"id": member_id})
 
     async def promote(self, member_id: int) -> None:
         """Make a learner a voter.
@@ -77,7 +78,7 @@ class Reconfiguration:
         Raises:
             KvError: Not found, not a learner, not in sync with the leader, timeout.
         """
-        await self._on_leader("member_promote", {"id": member_id}, self._promote)
+        await self._on_leader("member_promote", {"id": member_id})
 
     async def update(self, member_id: int, peer_urls: Sequence[str]) -> None:
         """Change a member's peer URLs.
@@ -107,36 +108,17 @@ class Reconfiguration:
         result = await work(json.loads(payload))
         return json.dumps({**result, "applied": self._member.applied_index}).encode()
 
-    async def _on_leader(
-        self,
-        method: str,
-        request: dict[str, object],
-        work: "Callable[[dict[str, object]], Awaitable[dict[str, object]]]",
-    ) -> dict[str, object]:
+    async def _on_leader(self, method: str, request: dict[str, object]) -> dict[str, object]:
         member = self._member
-        deadline_s = member.now_s() + member.config.request_timeout_s
-        while True:
-            if member.is_leader:
-                return await work(request)
-            if member.leader_id:
-                try:
-                    left_s = max(deadline_s - member.now_s(), 0.1)
-                    body = await member.transport.call(
-                        member.leader_id, method, json.dumps(request).encode(), left_s
-                    )
-                except KvError as error:
-                    # Refused before anything was proposed: ask whoever leads now.
-                    if error.code != StatusCode.FAILED_PRECONDITION or str(error) != NotLeaderError.text:
-                        raise
-                else:
-                    result: dict[str, object] = json.loads(body)
-                    # The others have no reason to tell a removed member what came after it.
-                    if request.get("id") != member.member_id or method != "member_remove":
-                        await member.wait_applied(int(str(result["applied"])), deadline_s)
-                    return result
-            if member.now_s() >= deadline_s:
-                raise RequestTimeoutError
-            await asyncio.sleep(RETRY_S)
+        body = await ask_leader(
+            member, method, json.dumps(request).encode(), may_ask_again=_was_refused_by_follower
+        )
+        result: dict[str, object] = json.loads(body)
+        # The others have no reason to tell a removed member what came after it.
+        if request.get("id") != member.member_id or method != "member_remove":
+            deadline_s = member.now_s() + member.config.request_timeout_s
+            await member.wait_applied(int(str(result["applied"])), deadline_s)
+        return result
 
     async def _add(self, request: dict[str, object]) -> dict[str, object]:
         member = self._member
@@ -283,6 +265,11 @@ class Reconfiguration:
         voters = self._voters()
         active = sum(1 for voter in voters if self._is_active_since(voter.id, seconds))
         return active >= len(voters) // 2 + 1
+
+
+def _was_refused_by_follower(error: KvError) -> bool:
+    """Only then was nothing proposed for certain, so that the change may be asked for again."""
+    return error.code == StatusCode.FAILED_PRECONDITION and str(error) == NotLeaderError.text
 
 
 def _list(value: object) -> list[object]:
