@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Final, TypeVar
@@ -41,6 +42,7 @@ BODY_TIMEOUT_S: Final = 300.0
 
 _METADATA_PREFIX: Final = b"grpc-metadata-"
 _TIMEOUT_UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT: Final = re.compile(r"([+-]?[0-9]{1,18})([HMSmun])")
 
 _STATUS_OF_CODE: Final = {
     StatusCode.OK: 200,
@@ -270,7 +272,8 @@ def _metadata(exchange: Exchange) -> tuple[Mapping[str, str], float | None]:
 
 
 def _timeout_s(text: str) -> float | None:
-    digits, unit = text[:-1], text[-1:]
-    if unit not in _TIMEOUT_UNITS_S or not (digits.isascii() and digits.isdigit()):
+    match = _TIMEOUT.fullmatch(text)
+    if match is None:
         raise RpcError(StatusCode.INVALID_ARGUMENT, f"invalid grpc-timeout: {text}")
-    return int(digits) * _TIMEOUT_UNITS_S[unit] or None
+    # None is how no time at all is understood, and a time that has passed is over at once.
+    return int(match[1]) * _TIMEOUT_UNITS_S[match[2]] or None

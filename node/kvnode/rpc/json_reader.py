@@ -342,9 +342,22 @@ class _Reader:
             return
         if any("\udc80" <= char <= "\udcff" for char in raw):
             raise _MismatchError(f"syntax error {self._place(at)}: invalid UTF-8 in string")
-        if "\\u" in raw and (lone := _LONE_SURROGATE.search(json.loads(raw))):
-            escape = json.dumps(lone[0])
-            raise _MismatchError(f"syntax error {self._place(at)}: invalid escape code {escape} in string")
+        pair_end = 0
+        for match in _ESCAPE.finditer(raw):
+            if match.start() >= pair_end and match[1] and 0xD800 <= int(match[1], 16) < 0xE000:
+                self._check_pair(int(match[1], 16), at + match.end(), at)
+                pair_end = match.end() + len(_HALF_ESCAPE)
+
+    def _check_pair(self, first: int, position: int, at: int) -> None:
+        """Refuse half of a pair of surrogates; ``position`` is where the other half should be."""
+        behind = self._text[position : position + len(_HALF_ESCAPE)]
+        if len(behind.encode("utf-8", "surrogateescape")) < len(_HALF_ESCAPE):
+            raise _MismatchError(UNEXPECTED_END)
+        match = _ESCAPE.fullmatch(behind)
+        second = int(match[1], 16) if match is not None and match[1] else 0
+        if first >= 0xDC00 or not 0xDC00 <= second < 0xE000:
+            shown = json.dumps(behind, ensure_ascii=False)
+            raise _MismatchError(f"syntax error {self._place(at)}: invalid escape code {shown} in string")
 
     def _unexpected(self) -> _MismatchError:
         at = self._position
@@ -361,7 +374,9 @@ class _Reader:
         return f"(line {line}:{len(before) - before.rfind(chr(10))})"
 
 
-_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
+#: What half of a pair of surrogates looks like.
+_HALF_ESCAPE: Final = "\\ud800"
 
 
 def _bytes(text: str) -> bytes | None:
@@ -380,6 +395,8 @@ def _bytes(text: str) -> bytes | None:
         if "=" in text:
             return None
         text += "=" * (-len(text) % 4)
+    elif text.endswith("==="):
+        return None
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:

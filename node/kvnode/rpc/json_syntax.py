@@ -5,7 +5,6 @@ Slow, one character at a time: asked only about text that could not be read.
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 __all__ = ["UNEXPECTED_END", "syntax_error"]
@@ -177,13 +176,10 @@ def _quoted(char: str) -> str:
         return r"'\''"
     if char == '"':
         return "'\"'"
-    if "\udc80" <= char <= "\udcff":
-        # A byte that is no UTF-8: Go shows the character of that number.
-        char = chr(ord(char) - 0xDC00)
+    # Go reads bytes: of a character beyond ASCII it shows the first one, as the character of that number.
+    char = chr(char.encode("utf-8", "surrogateescape")[0])
     if char.isprintable():
         return f"'{char}'" if char != "\\" else r"'\\'"
-    if ord(char) > 0xFF:
-        return "'" + json.dumps(char)[1:-1] + "'"
     return (
         "'" + _ESCAPES.get(char, f"\\x{ord(char):02x}" if ord(char) < 0x80 else f"\\u{ord(char):04x}") + "'"
     )
