@@ -44,22 +44,17 @@ class RangeSet:
     def covers(self, key: bytes, range_end: bytes = b"") -> bool:
         """Whether every key of a range is in the set.
 
-        An empty range, whose bound is at or below its key, has to have bound and key inside one interval,
-        as in etcd: it reads nothing, but it does not tell either whether the keys are anybody's.
+        Of an empty range, whose bound is at or below its key, the key has to be there, as in etcd.
         """
         place = bisect_right(self._starts, key) - 1
         if place < 0:
             return False
         stop = self._stops[place]
         if stop is None:
-            return range_end in (b"", OPEN_END) or range_end > self._starts[place]
-        if not range_end:
-            return key < stop
+            return True
         if range_end == OPEN_END:
             return False
-        if range_end <= key:
-            return key < stop and range_end > self._starts[place]
-        return range_end <= stop
+        return range_end <= stop if range_end > key else key < stop
 
 
 def is_grantable(key: bytes, range_end: bytes) -> bool:
