@@ -54,6 +54,7 @@ def test_a_port_in_use_is_status_14_in_the_log_too_and_touches_no_data(tmp_path:
             f"--listen-client-urls={url}",
             f"--advertise-client-urls={url}",
             "--max-wals=1",
+            "--feature-gates=PriorityRequest=true",
             KVNODE_TERMINATION_LOG=str(log),
             ETCD_UNKNOWN="x",
         )
@@ -66,10 +67,12 @@ def test_a_port_in_use_is_status_14_in_the_log_too_and_touches_no_data(tmp_path:
     assert [(each["level"], each["msg"]) for each in records] == [
         ("info", "starting kvnode"),
         ("warn", "flags of etcd without a meaning here are ignored"),
+        ("warn", "feature gates without a meaning here are ignored"),
         ("warn", "environment variables that name no flag are ignored"),
         ("fatal", sentence),
     ]
     assert records[1]["flags"] == ["--max-wals"]
-    assert records[2]["variables"] == ["ETCD_UNKNOWN"]
-    assert records[3]["exit_code"] == 14
+    assert records[2]["gates"] == ["PriorityRequest=true"]
+    assert records[3]["variables"] == ["ETCD_UNKNOWN"]
+    assert records[4]["exit_code"] == 14
     assert not (tmp_path / "data").exists()

@@ -247,6 +247,8 @@ def test_feature_gates_are_known_by_name() -> None:
     defaults = config_of().feature_gates
     assert defaults["FastLeaseKeepAlive"]
     assert not defaults["InitialCorruptCheck"]
+    assert config_of().lease_checkpoint
+    assert not config_of("--feature-gates=LeaseCheckpoint=false").lease_checkpoint
     gates = config_of(
         "--feature-gates=AllAlpha=true,LeaseCheckpoint=false,LeaseCheckpointPersist=false"
     ).feature_gates
@@ -256,6 +258,14 @@ def test_feature_gates_are_known_by_name() -> None:
     assert not config_of("--experimental-txn-mode-write-with-shared-buffer=false").feature_gates[
         "TxnModeWriteWithSharedBuffer"
     ]
+
+
+def test_members_can_be_called_from_the_address_that_is_advertised() -> None:
+    urls = "http://m1:2380,http://127.0.0.1:2380,http://10.0.0.7:2380,http://10.0.0.8:2380"
+    flags = (f"--initial-advertise-peer-urls={urls}",)
+    assert config_of(*flags).local_peer_host == ""
+    assert config_of(*flags, "--feature-gates=SetMemberLocalAddr=true").local_peer_host == "10.0.0.7"
+    assert config_of("--feature-gates=SetMemberLocalAddr=true").local_peer_host == ""
 
 
 def test_log_outputs_may_be_several_and_files() -> None:
@@ -398,7 +408,7 @@ def test_a_url_given_twice_is_listened_on_once() -> None:
             id="gate-twice",
         ),
         pytest.param(
-            ("--feature-gates=LeaseCheckpointPersist=true",),
+            ("--feature-gates=LeaseCheckpointPersist=true,LeaseCheckpoint=false",),
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
             id="gate-that-needs-another",
         ),

@@ -83,6 +83,7 @@ class _Assembler:
                 f"invalid value '{min_version}' for --tls-min-version: must be at most {max_version}"
             )
         self._cipher_suites()
+        gates = self._feature_gates()
         is_cluster_given = "initial-cluster" in self._line.sources
         initial_cluster = (
             self._read("initial-cluster", parse_initial_cluster)
@@ -138,7 +139,8 @@ class _Assembler:
                 metrics_extensive=self._metrics_extensive(),
                 warning_unary_request_duration_s=self._duration_s("warning-unary-request-duration"),
                 warning_apply_duration_s=self._duration_s("warning-apply-duration"),
-                feature_gates=self._feature_gates(),
+                feature_gates=gates,
+                lease_checkpoint=gates["LeaseCheckpoint"],
                 force_new_cluster=self._bool("force-new-cluster"),
                 unsafe_no_fsync=self._bool("unsafe-no-fsync"),
             )

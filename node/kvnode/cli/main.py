@@ -14,6 +14,7 @@ from kvnode.cli.flags import CommandLine, FlagError, help_text, read_command_lin
 from kvnode.server import logs
 from kvnode.server.config import NodeConfig
 from kvnode.server.errors import ExitCode
+from kvnode.server.features import FEATURES, WITHOUT_EFFECT
 
 __all__ = ["TERMINATION_LOG_VARIABLE", "main"]
 
@@ -118,6 +119,13 @@ def _log_start(config: NodeConfig, line: CommandLine) -> None:
         )
     if line.ignored:
         logger.warning("flags of etcd without a meaning here are ignored", extra={"flags": line.ignored})
+    gates = [
+        f"{name}={str(is_on).lower()}"
+        for name, is_on in config.feature_gates.items()
+        if name in WITHOUT_EFFECT and is_on != FEATURES[name].is_on
+    ]
+    if gates:
+        logger.warning("feature gates without a meaning here are ignored", extra={"gates": gates})
     if line.unknown_variables:
         logger.warning(
             "environment variables that name no flag are ignored", extra={"variables": line.unknown_variables}

@@ -4,6 +4,7 @@ This is plain data.  Flags and environment are read in ``kvnode.cli`` only; each
 the field, so that the command line can name the flag it came from.
 """
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -348,6 +349,21 @@ class NodeConfig:
         self._check_sizes()
         self._check_auth()
         self._check_tls()
+
+    @property
+    def local_peer_host(self) -> str:
+        """The address that calls to members come from: with the gate, the first advertised one that is no
+        loopback; empty: the kernel's choice."""
+        if not self.feature_gates["SetMemberLocalAddr"]:
+            return ""
+        for text in self.initial_advertise_peer_urls:
+            try:
+                address = ipaddress.ip_address(parse_url(text).host)
+            except ValueError:
+                continue  # a name
+            if not address.is_loopback and not address.is_unspecified:
+                return str(address)
+        return ""
 
     @property
     def request_timeout_s(self) -> float:

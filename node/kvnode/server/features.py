@@ -25,12 +25,12 @@ class Feature(NamedTuple):
     is_on: bool
 
 
-#: By name, with etcd's stages and defaults.
+#: By name, with etcd's stages and defaults, save that leases have their checkpoints here.
 FEATURES: Mapping[str, Feature] = {
     "CompactHashCheck": Feature(Stage.ALPHA, False),
     "FastLeaseKeepAlive": Feature(Stage.BETA, True),
     "InitialCorruptCheck": Feature(Stage.ALPHA, False),
-    "LeaseCheckpoint": Feature(Stage.ALPHA, False),
+    "LeaseCheckpoint": Feature(Stage.ALPHA, True),
     "LeaseCheckpointPersist": Feature(Stage.ALPHA, False),
     "PriorityRequest": Feature(Stage.ALPHA, False),
     "SetMemberLocalAddr": Feature(Stage.ALPHA, False),
@@ -38,8 +38,16 @@ FEATURES: Mapping[str, Feature] = {
     "TxnModeWriteWithSharedBuffer": Feature(Stage.BETA, True),
 }
 
-#: Gates that are known by name only: a defragmentation blocks nobody, transactions copy no buffer.
-WITHOUT_EFFECT = frozenset({"StopGRPCServiceOnDefrag", "TxnModeWriteWithSharedBuffer"})
+#: Gates that are known by name only: what they switch does not exist here, or is always so.
+WITHOUT_EFFECT = frozenset(
+    {
+        "FastLeaseKeepAlive",
+        "LeaseCheckpointPersist",
+        "PriorityRequest",
+        "StopGRPCServiceOnDefrag",
+        "TxnModeWriteWithSharedBuffer",
+    }
+)
 
 _GROUPS = {"AllAlpha": Stage.ALPHA, "AllBeta": Stage.BETA}
 

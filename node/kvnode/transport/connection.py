@@ -122,9 +122,13 @@ class PeerConnection(asyncio.Protocol):
 
 
 async def dial(
-    url: str, make: Callable[[], PeerConnection], context: ssl.SSLContext | None, timeout_s: float
+    url: str,
+    make: Callable[[], PeerConnection],
+    context: ssl.SSLContext | None,
+    timeout_s: float,
+    local_host: str = "",
 ) -> PeerConnection:
-    """Connect to a peer URL.
+    """Connect to a peer URL, from ``local_host`` if that is given.
 
     Raises:
         OSError: It can't be reached, or TLS fails.
@@ -148,5 +152,6 @@ async def dial(
                 parts.port or 0,
                 ssl=context if secure else None,
                 server_hostname=parts.hostname if secure else None,
+                local_addr=(local_host, 0) if local_host else None,
             )
     return connection

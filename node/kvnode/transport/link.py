@@ -50,6 +50,7 @@ async def introduce(
     on_frame: Callable[[PeerConnection, FrameType, bytes], None],
     on_lost: Callable[[PeerConnection], None],
     timeout_s: float = CONNECT_TIMEOUT_S,
+    local_host: str = "",
 ) -> PeerConnection:
     """Connect, send ``hello`` and wait to be welcomed.
 
@@ -74,7 +75,7 @@ async def introduce(
             answered.set_exception(ConnectionError("peer hung up during the introduction"))
         on_lost(connection)
 
-    connection = await dial(url, lambda: PeerConnection(first_frames, lost), context, timeout_s)
+    connection = await dial(url, lambda: PeerConnection(first_frames, lost), context, timeout_s, local_host)
     connection.write(frame(FrameType.HELLO, hello.encode()))
     try:
         async with asyncio.timeout(timeout_s):
@@ -96,9 +97,11 @@ class PeerLink:
         context: Callable[[], ssl.SSLContext | None],
         on_refused: Callable[[int, RefusedError], None],
         stats: PeerStats,
+        local_host: str = "",
     ) -> None:
         self.member_id = member_id
         self._stats = stats
+        self._local_host = local_host
         self.urls = tuple(urls)
         self.connected_since_s: float | None = None
         self._hello = hello
@@ -161,7 +164,12 @@ class PeerLink:
             try:
                 self._lost.clear()
                 connection = await introduce(
-                    url, self._hello(self.member_id), self._context(), self._frame, self._connection_lost
+                    url,
+                    self._hello(self.member_id),
+                    self._context(),
+                    self._frame,
+                    self._connection_lost,
+                    local_host=self._local_host,
                 )
             except RefusedError as error:
                 self._on_refused(self.member_id, error)

@@ -32,8 +32,12 @@ log = logging.getLogger(__name__)
 class Peers:
     """Links to every other member, and the listener that they call."""
 
-    def __init__(self, handler: PeerHandler, *, peer_urls: Sequence[str], tls: TlsConfig | None) -> None:
+    def __init__(
+        self, handler: PeerHandler, *, peer_urls: Sequence[str], tls: TlsConfig | None, local_host: str = ""
+    ) -> None:
+        """``local_host`` is the address to call from; empty leaves that to the kernel."""
         self._handler = handler
+        self._local_host = local_host
         self._peer_urls = tuple(peer_urls)
         self._context = _dialing(tls)
         self._links: dict[int, PeerLink] = {}
@@ -51,7 +55,9 @@ class Peers:
                 return
             self.remove_peer(member_id)
         stats = self._handler.stats.peer(member_id)
-        self._links[member_id] = PeerLink(member_id, urls, self._hello, self._context, self._refused, stats)
+        self._links[member_id] = PeerLink(
+            member_id, urls, self._hello, self._context, self._refused, stats, self._local_host
+        )
 
     def remove_peer(self, member_id: int) -> None:
         link = self._links.pop(member_id, None)
@@ -113,7 +119,9 @@ class Peers:
 
         hello = self._hello(message.to_id, Purpose.SNAPSHOT)
         try:
-            connection = await introduce(link.urls[0], hello, self._context(), answered, lost)
+            connection = await introduce(
+                link.urls[0], hello, self._context(), answered, lost, local_host=self._local_host
+            )
         except (RefusedError, TimeoutError) as error:
             raise ConnectionError(str(error)) from error
         try:
@@ -176,7 +184,12 @@ class TcpNetwork:
 
     def connect(self, handler: PeerHandler) -> Peers:
         config = self._config
-        self._peers = Peers(handler, peer_urls=config.initial_advertise_peer_urls, tls=config.peer_tls)
+        self._peers = Peers(
+            handler,
+            peer_urls=config.initial_advertise_peer_urls,
+            tls=config.peer_tls,
+            local_host=config.local_peer_host,
+        )
         return self._peers
 
     async def listen(self) -> None:
