@@ -114,6 +114,8 @@ class _Assembler:
                 snapshot_catchup_entries=self._int("snapshot-catchup-entries"),
                 quota_backend_bytes=self._quota_bytes(),
                 auto_compaction=self._auto_compaction(),
+                corrupt_check_s=self._duration_s("corrupt-check-time"),
+                compact_hash_check_s=self._duration_s("compact-hash-check-time"),
                 max_request_bytes=self._int("max-request-bytes"),
                 max_txn_ops=self._int("max-txn-ops"),
                 max_concurrent_streams=self._int("max-concurrent-streams"),

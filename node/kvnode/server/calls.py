@@ -126,6 +126,8 @@ async def answer_call(member: "Member", method: str, payload: bytes) -> bytes:
     """
     if method.startswith("member_"):
         return await member.reconfiguration.answer(method, payload)
+    if method == "hash_kv":
+        return await member.corruption.answer(payload)
     if not member.is_leader:
         raise NotLeaderError
     if method == "lease_renew":

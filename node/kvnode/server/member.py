@@ -38,6 +38,7 @@ from kvnode.raft.types import Index, MemberId, SnapshotMetadata, Term
 from kvnode.server.bootstrap import Beginning, begin, check_owner, find_mismatch
 from kvnode.server.calls import LeaderCalls
 from kvnode.server.config import NodeConfig
+from kvnode.server.corruption import CorruptionChecks
 from kvnode.server.driver import Driver
 from kvnode.server.errors import (
     BadLeaderTransfereeError,
@@ -162,6 +163,7 @@ class Member:
             slow_apply_s=config.warning_apply_duration_s,
         )
         self.reconfiguration = Reconfiguration(self)
+        self.corruption = CorruptionChecks(self)
         self.snapshots = Snapshots(self)
         self._calls = LeaderCalls(self)
         self._upkeep = Upkeep(self)

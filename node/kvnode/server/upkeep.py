@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from kvnode.apply.cluster_version import encode_version
@@ -19,6 +20,7 @@ from kvnode.mvcc.errors import CompactedError
 from kvnode.pb.rpc_pb2 import CompactionRequest
 from kvnode.raft.types import ConfState, Index, MemberId
 from kvnode.server.auto_compaction import CompactionPlan
+from kvnode.server.errors import StartError
 from kvnode.status import KvError
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class Upkeep:
             loop.create_task(self._expire_leases(), name="leases"),
             loop.create_task(self._auto_compact(), name="auto-compaction"),
             loop.create_task(self._keep_version(), name="cluster version"),
+            *self._checks(),
         ]
         self.compact()
 
@@ -250,6 +253,33 @@ class Upkeep:
             payload = encode_version(version.due)
             member.propose_as_leader(CommandKind.CLUSTER_VERSION, payload, _ignore)
 
+    # Corruption.
+
+    def _checks(self) -> list[asyncio.Task[None]]:
+        config, corruption = self._member.config, self._member.corruption
+        loop = asyncio.get_running_loop()
+        return [
+            loop.create_task(self._check_often(check, interval_s), name="corruption check")
+            for check, interval_s in (
+                (corruption.check_now, config.corrupt_check_s),
+                (
+                    corruption.check_compacted,
+                    config.compact_hash_check_s if config.feature_gates["CompactHashCheck"] else 0.0,
+                ),
+            )
+            if interval_s > 0
+        ]
+
+    async def _check_often(self, check: Callable[[], Awaitable[None]], interval_s: float) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            if not self._member.is_leader:
+                continue
+            try:
+                await check()
+            except KvError as error:
+                log.warning("corruption check failed: %s", error)
+
     # Telling the cluster who this is.
 
     def membership_changed(self) -> None:
@@ -260,6 +290,12 @@ class Upkeep:
         """Put this member's name and client URLs into the membership, once it is part of it."""
         member = self._member
         config = member.config
+        if config.feature_gates["InitialCorruptCheck"]:
+            try:
+                await member.corruption.check_before_serving()
+            except StartError as error:
+                member.fail(error)
+                return
         unsubscribe = member.on_leader_change(self._membership_news.set)
         while True:
             record = member.applier.membership.get(member.member_id)

@@ -1,0 +1,81 @@
+"""Data that differ between members are found, and the member that holds them is named."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kvclient import Client, KvClientError
+from kvnode.pb import rpc_pb2
+from kvnode.server.errors import ExitCode
+from kvnode.storage.data_dir import DataDirectory
+from kvnode.storage.keyspace import REVISION_PREFIX, prefix_end
+from kvnode.storage.leveldb import LevelDbEngines
+from kvtest.processes import ClusterProcesses
+from kvtest.workload import eventually
+
+MakeCluster = Callable[..., ClusterProcesses]
+
+
+def spoil(directory: Path) -> None:
+    """Change the value of the first record in a stopped member's state."""
+    data = DataDirectory(directory, LevelDbEngines())
+    data.check()
+    opened = data.open()
+    engine = opened.state_engine
+    key, record = next(iter(engine.iterate(REVISION_PREFIX, prefix_end(REVISION_PREFIX))))
+    assert b"right" in record
+    batch = engine.batch()
+    batch.put(key, record.replace(b"right", b"wrong"))
+    engine.write(batch, sync=True)
+    opened.close()
+    data.close()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param({"corrupt_check_time": "500ms"}, id="everything"),
+        pytest.param(
+            {"feature_gates": "CompactHashCheck=true", "compact_hash_check_time": "500ms"}, id="compacted"
+        ),
+    ],
+)
+async def test_the_leader_raises_the_alarm_for_the_member_whose_data_differ(
+    cluster: MakeCluster, flags: dict[str, str]
+) -> None:
+    trio = cluster(3, **flags)
+    async with Client(trio.endpoints, timeout_s=10.0) as client:
+        for number in range(20):
+            await client.put(f"k{number}", "right")
+        follower = (await asyncio.to_thread(trio.followers))[0]
+        member_id = (await asyncio.to_thread(follower.status)).header.member_id
+        assert not (await client.maintenance.alarms()).alarms
+        await asyncio.to_thread(follower.terminate)
+        spoil(follower.data_dir)
+        await asyncio.to_thread(follower.start)
+        await client.compact((await client.put("k", "right")).header.revision)
+
+        async def is_named() -> bool:
+            alarms = (await client.maintenance.alarms()).alarms
+            return [(a.memberID, a.alarm) for a in alarms] == [(member_id, rpc_pb2.CORRUPT)]
+
+        await eventually(is_named, what="the CORRUPT alarm names the member")
+        with pytest.raises(KvClientError, match="corrupt cluster"):
+            await client.put("k", "refused")
+        assert (await client.get("k")) is not None
+
+
+async def test_a_member_with_other_data_does_not_serve_if_it_is_told_to_check(cluster: MakeCluster) -> None:
+    trio = cluster(3, initial_corrupt_check="true")
+    async with Client(trio.endpoints, timeout_s=10.0) as client:
+        for number in range(20):
+            await client.put(f"k{number}", "right")
+        follower = (await asyncio.to_thread(trio.followers))[0]
+        await asyncio.to_thread(follower.restart, is_clean=True)
+        await asyncio.to_thread(follower.terminate)
+        spoil(follower.data_dir)
+        await asyncio.to_thread(follower.start)
+        assert await asyncio.to_thread(follower.wait_exit) == ExitCode.DAMAGED
+        assert "data differ from those of member" in follower.log_text
+        await client.put("k", "served by the others")
