@@ -287,6 +287,8 @@ class NodeConfig:
     auto_compaction: AutoCompaction | None = None
     """None: revisions stay until someone compacts."""
 
+    lease_checkpoint: bool = True
+    """Log what is left of long leases now and then, so that a change of leader does not renew them."""
     corrupt_check_s: float = 0.0
     """How often the leader compares all members' data; 0: never."""
     compact_hash_check_s: float = 60.0
@@ -371,11 +373,6 @@ class NodeConfig:
     def request_timeout_s(self) -> float:
         """How long a request may wait for the cluster (etcd: 5 s and two elections)."""
         return 5.0 + 2 * self.election_timeout_ms / 1000.0
-
-    @property
-    def lease_checkpoint(self) -> bool:
-        """Log what is left of leases now and then, so that a change of leader does not renew them."""
-        return self.feature_gates["LeaseCheckpoint"]
 
     @property
     def min_lease_ttl_s(self) -> int:
