@@ -221,11 +221,18 @@ def test_sigterm_hands_over_and_ends_soon_whoever_is_connected(trio: ClusterProc
     host, _, port = target.rpartition(":")
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(20)]
-        channel = stack.enter_context(grpc.insecure_channel(target))
-        assert run_kvctl([leader.client_url], "put", "k", "x" * 100_000).code == 0
+        unlimited = [("grpc.max_receive_message_length", -1)]
+        channel = stack.enter_context(grpc.insecure_channel(target, unlimited))
         watches = [open_watch(channel) for _ in range(20)]
+        for number in range(50):
+            # More than a stream that nobody reads can hold.
+            put(channel, b"big%d" % number, bytes(500_000))
         snapshot = channel.unary_stream("/etcdserverpb.Maintenance/Snapshot")(b"")
         next(snapshot)
+        request = rpc_pb2.RangeRequest(key=b"big", range_end=b"bih").SerializeToString()
+        ranges = [channel.unary_stream("/etcdserverpb.KV/RangeStream")(request) for _ in range(3)]
+        for stream in ranges:
+            next(stream)
         begun_s = time.monotonic()
         assert leader.terminate() == 0
         assert time.monotonic() - begun_s < EXIT_S
@@ -242,6 +249,12 @@ def test_sigterm_hands_over_and_ends_soon_whoever_is_connected(trio: ClusterProc
 def later(timestamp: str, seconds: float) -> str:
     moment = datetime.datetime.fromisoformat(timestamp) + datetime.timedelta(seconds=seconds)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def put(channel: grpc.Channel, key: bytes, value: bytes) -> None:
+    channel.unary_unary("/etcdserverpb.KV/Put")(
+        rpc_pb2.PutRequest(key=key, value=value).SerializeToString(), timeout=10
+    )
 
 
 def open_watch(channel: grpc.Channel) -> Iterator[bytes]:
