@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, RpcError, StreamMethod, UnaryMethod
 from kvnode.rpc.gateway_calls import (
     JsonStreamCall,
     JsonUnaryCall,
     RequestLimits,
+    Wire,
     in_thread_if_large,
     read_requests,
     stream_line,
@@ -98,11 +99,12 @@ class Gateway:
         if method_path is None:
             _fail(exchange, StatusCode.NOT_FOUND, "Not Found")
             return
-        if exchange.method != "POST":
+        is_socket = _wants_socket(exchange)
+        if exchange.method != "POST" and not is_socket:
             _fail(exchange, StatusCode.UNIMPLEMENTED, "Method Not Allowed")
             return
         try:
-            metadata, timeout_s = _metadata(exchange)
+            caller = _caller(exchange)
         except RpcError as error:
             _fail(exchange, error.code, error.message)
             return
@@ -110,68 +112,124 @@ class Gateway:
         if method is None:
             service, _, name = method_path[1:].partition("/")
             _fail(exchange, StatusCode.UNIMPLEMENTED, f"unknown method {name} for service {service}")
+        elif is_socket:
+            await self._serve_socket(exchange, method, caller)
         elif isinstance(method, UnaryMethod):
-            await self._serve_unary(exchange, method, metadata, timeout_s)
+            await self._serve_unary(exchange, method, caller)
         else:
-            await self._serve_stream(exchange, method, metadata, timeout_s)
+            await self._serve_stream(exchange, method, caller)
 
-    async def _serve_unary(
-        self, exchange: Exchange, method: UnaryMethod, metadata: Mapping[str, str], timeout_s: float | None
-    ) -> None:
+    async def _serve_unary(self, exchange: Exchange, method: UnaryMethod, caller: _Caller) -> None:
         types = message_types(method.path)
-        stats = self._stats.of(method.path, "unary")
         try:
-            payload = await self._request(exchange, types)
-            call = JsonUnaryCall(metadata, exchange.peer, timeout_s)
-            answer = await _counted(stats, _within(timeout_s, _call(method, payload, call)))
+            answer = await self._unary(method, types, await self._body(exchange), caller)
         except RpcError as error:
             _fail(exchange, error.code, error.message)
-            return
-        self._stats.received_bytes += len(payload)
-        self._stats.sent_bytes += len(answer)
-        exchange.respond(200, await in_thread_if_large(len(answer), partial(_json, types), answer), JSON)
+        else:
+            exchange.respond(200, answer, JSON)
 
-    async def _serve_stream(
-        self, exchange: Exchange, method: StreamMethod, metadata: Mapping[str, str], timeout_s: float | None
-    ) -> None:
+    async def _serve_stream(self, exchange: Exchange, method: StreamMethod, caller: _Caller) -> None:
         types = message_types(method.path)
         wire = _HttpWire(exchange)
         requests = read_requests(wire, types, self._limits)
         if method.kind == "server_stream":
             try:
-                requests = _once(await self._request(exchange, types))
+                requests = _once(await self._payload(types, await self._body(exchange)))
             except RpcError as error:
                 _fail(exchange, error.code, error.message)
                 return
-        call = JsonStreamCall(
-            metadata, exchange.peer, timeout_s, requests=requests, wire=wire, types=types, stats=self._stats
-        )
-        stats = self._stats.of(method.path, method.kind)
         try:
-            await _counted(stats, _within(timeout_s, method.handler(call)))
-        except asyncio.CancelledError:
-            call.is_cancelled = True
-            raise
+            await self._stream(method, types, requests, wire, caller)
         except RpcError as error:
             wire.begin(_STATUS_OF_CODE[error.code])
             await exchange.write(stream_line("error", write_status(error.code, error.message)))
         else:
             wire.begin(200, content_type="")
 
-    async def _request(self, exchange: Exchange, types: MessageTypes) -> bytes:
-        """Return the message that the body is the JSON of, serialized; raises ``RpcError``."""
+    async def _serve_socket(self, exchange: Exchange, method: Method, caller: _Caller) -> None:
+        # Few use it, and a start need not wait for its library.
+        from kvnode.rpc.gateway_socket import WebSocket, web_socket_token
+
+        types = message_types(method.path)
+        token = web_socket_token(exchange)
+        if token is not None:
+            caller.metadata["authorization"] = token
+        socket = WebSocket(exchange, self._limits.body_bytes)
+        try:
+            if isinstance(method, UnaryMethod):
+                await socket.write(await self._unary(method, types, await socket.read(), caller))
+            else:
+                requests = read_requests(socket, types, self._limits)
+                if method.kind == "server_stream":
+                    requests = _once(await self._payload(types, await socket.read()))
+                await self._stream(method, types, requests, socket, caller)
+        except RpcError as error:
+            status = write_status(error.code, error.message)
+            is_unary = isinstance(method, UnaryMethod)
+            await socket.write(status.encode() if is_unary else stream_line("error", status))
+        socket.close()
+
+    async def _unary(self, method: UnaryMethod, types: MessageTypes, body: bytes, caller: _Caller) -> bytes:
+        """Make a call whose request is the JSON ``body``; returns the JSON of the answer."""
+        payload = await self._payload(types, body)
+        stats = self._stats.of(method.path, "unary")
+        call = JsonUnaryCall(caller.metadata, caller.peer, caller.timeout_s)
+        answer = await _counted(stats, _within(caller.timeout_s, _call(method, payload, call)))
+        self._stats.received_bytes += len(payload)
+        self._stats.sent_bytes += len(answer)
+        return await in_thread_if_large(len(answer), partial(_json, types), answer)
+
+    async def _stream(
+        self,
+        method: StreamMethod,
+        types: MessageTypes,
+        requests: AsyncIterator[bytes],
+        wire: Wire,
+        caller: _Caller,
+    ) -> None:
+        """Make a call whose requests and answers are streams; returns when it has ended well."""
+        call = JsonStreamCall(
+            caller.metadata,
+            caller.peer,
+            caller.timeout_s,
+            requests=requests,
+            wire=wire,
+            types=types,
+            stats=self._stats,
+        )
+        stats = self._stats.of(method.path, method.kind)
+        try:
+            await _counted(stats, _within(caller.timeout_s, method.handler(call)))
+        except asyncio.CancelledError:
+            call.is_cancelled = True
+            raise
+
+    async def _body(self, exchange: Exchange) -> bytes:
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await exchange.read_all(self._limits.body_bytes)
-            payload = await in_thread_if_large(len(body), partial(_payload, types), body)
+                return await exchange.read_all(self._limits.body_bytes)
         except BodyTooLargeError as error:
             raise self._limits.error(error.size_bytes) from error
         except TimeoutError as error:
             raise RpcError(StatusCode.DEADLINE_EXCEEDED, "the request did not come whole") from error
+
+    async def _payload(self, types: MessageTypes, body: bytes) -> bytes:
+        """Return the message that ``body`` is the JSON of, serialized; raises ``RpcError``."""
+        try:
+            payload = await in_thread_if_large(len(body), partial(_read, types), body)
         except JsonError as error:
             raise RpcError(StatusCode.INVALID_ARGUMENT, str(error)) from error
         self._limits.check(len(payload))
         return payload
+
+
+class _Caller(NamedTuple):
+    """What the head of a request says of who makes a call."""
+
+    metadata: dict[str, str]
+    peer: str
+    #: How long it waits; None: as long as it takes.
+    timeout_s: float | None
 
 
 class _HttpWire:
@@ -200,7 +258,7 @@ async def _once(payload: bytes) -> AsyncIterator[bytes]:
     yield payload
 
 
-def _payload(types: MessageTypes, body: bytes) -> bytes:
+def _read(types: MessageTypes, body: bytes) -> bytes:
     return read_message(body, types.request()).SerializeToString()
 
 
@@ -257,8 +315,19 @@ def _fail(exchange: Exchange, code: StatusCode, message: str) -> None:
     exchange.respond(_STATUS_OF_CODE[code], write_status(code, message).encode(), JSON, headers)
 
 
-def _metadata(exchange: Exchange) -> tuple[Mapping[str, str], float | None]:
-    """Return the call's metadata, and how long the client waits in seconds; raises ``RpcError``."""
+def _wants_socket(exchange: Exchange) -> bool:
+    """Whether a request is the beginning of a WebSocket (RFC 6455 section 4.2.1)."""
+    return (
+        exchange.method == "GET"
+        and (exchange.header(b"upgrade") or "").lower() == "websocket"
+        and "upgrade" in (exchange.header(b"connection") or "").lower()
+        and exchange.header(b"sec-websocket-version") == "13"
+        and exchange.header(b"sec-websocket-key") is not None
+    )
+
+
+def _caller(exchange: Exchange) -> _Caller:
+    """Return who makes the call; raises ``RpcError`` for a time limit that is none."""
     metadata: dict[str, str] = {}
     timeout_s: float | None = None
     for name, value in exchange.headers:
@@ -268,7 +337,7 @@ def _metadata(exchange: Exchange) -> tuple[Mapping[str, str], float | None]:
             metadata["authorization"] = value.decode("latin-1")
         elif name == b"grpc-timeout":
             timeout_s = _timeout_s(value.decode("latin-1"))
-    return metadata, timeout_s
+    return _Caller(metadata, exchange.peer, timeout_s)
 
 
 def _timeout_s(text: str) -> float | None:

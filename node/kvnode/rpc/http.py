@@ -135,7 +135,12 @@ class HttpServer:
                 logger.warning("request to an unknown host name", extra={"peer": exchange.peer})
                 exchange.respond(421, refusal.encode(), _TEXT)
                 return
-        exchange.more_headers = self._access.cors_headers(exchange.header(b"origin"))
+        origin = exchange.header(b"origin")
+        exchange.more_headers = self._access.cors_headers(origin)
+        if origin is not None and not exchange.more_headers and exchange.header(b"upgrade") is not None:
+            # Browsers leave it to the server which pages may open a WebSocket.
+            exchange.respond(403, b"this origin is not allowed\n", _TEXT)
+            return
         if exchange.method == "OPTIONS":
             exchange.respond(200, b"", "")
             return

@@ -147,9 +147,24 @@ class Exchange:
         self._connection.send_data(data)
         await self._connection.drained()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the client takes no more at the moment."""
+        return self._connection.is_full
+
+    def switch(self, headers: Headers) -> None:
+        """Agree to another protocol: plain bytes are read and written until the coroutine ends."""
+        self.has_begun = True
+        self._is_complete = False
+        self._connection.switch(headers)
+
+    def hang_up(self) -> None:
+        """Close the connection behind what was sent, which cancels the coroutine."""
+        self._connection.close()
+
     def try_write(self, data: bytes) -> bool:
         """Send a piece if that needs no waiting; False: nothing was sent."""
-        if self._connection.is_full:
+        if self.is_full:
             return False
         self._connection.send_data(data)
         return True
@@ -194,6 +209,8 @@ class HttpConnection(asyncio.Protocol):
         self._idle: asyncio.TimerHandle | None = None
         self._unwanted_bytes = 0
         self._is_reading = True
+        #: HTTP is over: all bytes belong to the exchange.
+        self._is_switched = False
         #: Set while the client takes what is sent.
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -222,6 +239,11 @@ class HttpConnection(asyncio.Protocol):
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_switched:
+            if self._exchange is not None:
+                self._exchange.feed(data)
+                self.regulate()
+            return
         try:
             self._http.receive_data(data)
         except h11.RemoteProtocolError:
@@ -266,7 +288,9 @@ class HttpConnection(asyncio.Protocol):
     def regulate(self) -> None:
         """Let the client wait while more has come than is wanted."""
         held = self._exchange.held_bytes if self._exchange is not None else 0
-        wants_more = held + len(self._http.trailing_data[0]) <= BUFFER_BYTES
+        if not self._is_switched:
+            held += len(self._http.trailing_data[0])
+        wants_more = held <= BUFFER_BYTES
         if self._transport is not None and wants_more is not self._is_reading:
             self._is_reading = wants_more
             if wants_more:
@@ -289,7 +313,18 @@ class HttpConnection(asyncio.Protocol):
 
     def send_data(self, data: bytes) -> None:
         """Send a piece of an answer's body."""
-        self._write(h11.Data(data=data))
+        if not self._is_switched:
+            self._write(h11.Data(data=data))
+        elif self._transport is not None:
+            self._transport.write(data)
+
+    def switch(self, headers: Headers) -> None:
+        """Send the answer that ends HTTP on this connection."""
+        self._write(h11.InformationalResponse(status_code=101, headers=list(headers), reason=_REASONS[101]))
+        self._is_switched = True
+        early = self._http.trailing_data[0]
+        if early and self._exchange is not None:
+            self._exchange.feed(early)
 
     # Requests.
 
@@ -336,8 +371,8 @@ class HttpConnection(asyncio.Protocol):
             return
         if not exchange.has_begun:
             exchange.respond(500, b"Internal Server Error\n", "text/plain; charset=utf-8")
-        elif is_broken:
-            # An answer that ends in good order would say that it is whole.
+        elif is_broken or self._is_switched:
+            # A broken answer that ends in good order would say that it is whole.
             self.close()
             return
         elif self._http.our_state is h11.SEND_BODY:
