@@ -2,10 +2,12 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kvnode.apply.cluster_version import MinorVersion, encode_downgrade, encode_version
+from kvnode.apply.commands import CommandKind
 from kvnode.apply.membership import MemberChange
 from kvnode.pb import rpc_pb2 as rpc
 from kvnode.raft.types import ConfChangeKind, MemberId
-from kvtest.state_machine import StateMachine
+from kvtest.state_machine import Raw, StateMachine
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d"])
 REQUESTS = st.one_of(
@@ -16,6 +18,20 @@ REQUESTS = st.one_of(
     st.builds(rpc.CompactionRequest, revision=st.integers(1, 12)),
     st.builds(rpc.LeaseGrantRequest, ID=st.just(7), TTL=st.just(60)),
     st.builds(rpc.LeaseRevokeRequest, ID=st.just(7)),
+    st.builds(
+        lambda remaining_s: rpc.LeaseCheckpointRequest(
+            checkpoints=[rpc.LeaseCheckpoint(ID=7, remaining_TTL=remaining_s)]
+        ),
+        st.integers(0, 70),
+    ),
+    st.builds(
+        lambda target: Raw(CommandKind.DOWNGRADE, encode_downgrade(target)),
+        st.sampled_from([None, MinorVersion(3, 5), MinorVersion(3, 4)]),
+    ),
+    st.builds(
+        lambda version: Raw(CommandKind.CLUSTER_VERSION, encode_version(version)),
+        st.sampled_from([MinorVersion(3, 5), MinorVersion(3, 6)]),
+    ),
     st.builds(
         rpc.AlarmRequest,
         action=st.sampled_from([1, 2]),
@@ -42,6 +58,11 @@ def _records_and_meta(machine):
     while machine.applier.store.compact_step(100):
         pass
     return machine.dump()
+
+
+def _lease_and_version(machine):
+    lease, version = machine.applier.lessor.get(7), machine.applier.cluster_version
+    return lease and (lease.ttl_s, lease.remaining_s), version.version, version.downgrade_target
 
 
 @settings(deadline=None)
@@ -72,6 +93,7 @@ def test_a_member_that_crashes_and_replays_reaches_the_same_state(entries, data)
         assert machine.revision == steady.revision
         assert machine.applier.store.leases == steady.applier.store.leases
         assert list(machine.applier.alarms) == list(steady.applier.alarms)
+        assert _lease_and_version(machine) == _lease_and_version(steady)
         assert machine.applier.conf_state == steady.applier.conf_state
         assert machine.applier.store.retained_bytes == steady.applier.store.retained_bytes
 

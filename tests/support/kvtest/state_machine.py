@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf.message import Message
 from kvnode.apply.applier import AppliedBatch, Applier, ApplyResult
@@ -17,7 +17,7 @@ from kvnode.raft.types import Entry, EntryKind, MemberId, encode_conf_change
 from kvnode.status import KvError
 from kvnode.storage.memory import MemoryEngine
 
-__all__ = ["CLUSTER_ID", "FIRST_MEMBER", "AsUser", "StateMachine", "command", "kind_of"]
+__all__ = ["CLUSTER_ID", "FIRST_MEMBER", "AsUser", "Raw", "StateMachine", "command", "kind_of"]
 
 CLUSTER_ID = 0xC1
 FIRST_MEMBER = MemberRecord(MemberId(0xA), "a", ("http://a:2380",), ("http://a:2379",), False)
@@ -57,11 +57,23 @@ def kind_of(request: Message) -> CommandKind:
     return _KINDS[type(request)]
 
 
-def command(request: Message | AsUser) -> tuple[CommandKind, bytes]:
+class Raw(NamedTuple):
+    """A command whose payload is no message."""
+
+    kind: CommandKind
+    payload: bytes
+
+
+Request: TypeAlias = "Message | AsUser | Raw"
+
+
+def command(request: Request) -> tuple[CommandKind, bytes]:
     """Return kind and payload of the command that carries a request."""
     if isinstance(request, AsUser):
         kind, payload = command(request.request)
         return CommandKind.AS_USER, encode_as_user(request.caller, kind, payload)
+    if isinstance(request, Raw):
+        return request
     return kind_of(request), request.SerializeToString()
 
 
@@ -84,7 +96,7 @@ class StateMachine:
         self.engine.restart()
         self.applier = self._open()
 
-    def entry(self, *requests: Message | AsUser) -> Entry:
+    def entry(self, *requests: Request) -> Entry:
         """Return the next log entry, a batch of commands, without applying it."""
         data = b"".join(
             encode_command(kind, number, payload)
@@ -92,11 +104,11 @@ class StateMachine:
         )
         return self._append(EntryKind.NORMAL, data)
 
-    def batch(self, *requests: Message | AsUser) -> list[ApplyResult]:
+    def batch(self, *requests: Request) -> list[ApplyResult]:
         """Apply one entry; returns the answers in order."""
         return [result for _, result in self.feed(self.entry(*requests)).results]
 
-    def do(self, request: Message | AsUser) -> Message:
+    def do(self, request: Request) -> Message:
         """Apply one command; returns its response or raises its error."""
         (result,) = self.batch(request)
         return _unwrap(result)
