@@ -44,7 +44,8 @@ class RangeSet:
     def covers(self, key: bytes, range_end: bytes = b"") -> bool:
         """Whether every key of a range is in the set.
 
-        Of an empty range, whose bound is at or below its key, the key has to be there, as in etcd.
+        Of an empty range, whose bound is at or below its key, the key has to be there.  (etcd's answer
+        depends on how its tree happens to be balanced; in a small one it is the same.)
         """
         place = bisect_right(self._starts, key) - 1
         if place < 0:
