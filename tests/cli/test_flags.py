@@ -168,10 +168,10 @@ def test_variables_that_name_no_flag_are_told_and_nothing_more() -> None:
 
 def test_flags_of_etcd_without_a_meaning_here_are_taken_and_told() -> None:
     line = read_command_line(
-        ("--max-wals=3", "--enable-pprof", "--logger=zap", "--experimental-compaction-batch-limit", "5"),
+        ("--max-wals=3", "--enable-pprof", "--logger=zap", "--experimental-raft-read-timeout", "9s"),
         {"ETCD_MAX_SNAPSHOTS": "9"},
     )
-    assert line.ignored == ["--compaction-batch-limit", "--enable-pprof", "ETCD_MAX_SNAPSHOTS", "--max-wals"]
+    assert line.ignored == ["--enable-pprof", "ETCD_MAX_SNAPSHOTS", "--max-wals", "--raft-read-timeout"]
 
 
 def test_flags_that_etcd_has_renamed_still_work() -> None:
@@ -280,6 +280,12 @@ def test_log_outputs_may_be_several_and_files() -> None:
     ).log_rotation == LogRotation(
         max_size_bytes=2 * 1024 * 1024, max_age_days=3, max_backups=4, local_time=True, compress=True
     )
+
+
+def test_compactions_have_slices_and_pauses() -> None:
+    config = config_of("--experimental-compaction-batch-limit=7", "--compaction-sleep-interval=3ms")
+    assert (config.compaction_batch_limit, config.compaction_sleep_interval_s) == (7, 0.003)
+    assert config_of("--bootstrap-defrag-threshold-megabytes=3").bootstrap_defrag_threshold_megabytes == 3
 
 
 def test_a_url_given_twice_is_listened_on_once() -> None:

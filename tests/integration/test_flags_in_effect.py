@@ -1,6 +1,7 @@
 """Flags that change how a member starts, listens and keeps its files."""
 
 import json
+import os
 import socket
 import stat
 from collections.abc import Callable
@@ -107,6 +108,36 @@ def test_a_file_of_settings_starts_a_member(cluster: MakeCluster, tmp_path: Path
     assert "ready to serve client requests" in member.log_text
     [warning] = [line for line in lines if "beside a configuration file" in line["msg"]]
     assert warning["ignored"] == ["--name"]
+
+
+def test_a_member_with_much_to_gain_defragments_at_its_start(cluster: MakeCluster) -> None:
+    member = cluster(1)[0]
+    for number in range(40):
+        assert put_value(member, b"k%d" % (number % 2), os.urandom(100_000)) == number + 2
+    assert run_kvctl([member.client_url], "compaction", "41", "--physical").code == 0
+    # The records are deleted, the disk holds them still.
+    member.restart()
+    assert defragmentations(member) == 0
+    member.flags["bootstrap-defrag-threshold-megabytes"] = "1"
+    member.restart()
+    wait_until(lambda: defragmentations(member) == 1, what="it has defragmented")
+    assert run_kvctl([member.client_url], "get", "", "--prefix", "--keys-only").text.split() == ["k0", "k1"]
+
+
+def put_value(member: MemberProcess, key: bytes, value: bytes) -> int:
+    with grpc.insecure_channel(member.client_url.partition("://")[2]) as channel:
+        request = rpc_pb2.PutRequest(key=key, value=value).SerializeToString()
+        answer = channel.unary_unary("/etcdserverpb.KV/Put")(request, timeout=10)
+    return int(rpc_pb2.PutResponse.FromString(answer).header.revision)
+
+
+def defragmentations(member: MemberProcess) -> int:
+    [line] = [
+        line
+        for line in member.http_get("/metrics")[1].splitlines()
+        if line.startswith("etcd_disk_backend_defrag_duration_seconds_count ")
+    ]
+    return int(line.split()[1])
 
 
 # Addresses.

@@ -41,6 +41,7 @@ _FLAG_OF_FIELD = {
     "grpc_keepalive_interval_s": "grpc-keepalive-interval",
     "grpc_keepalive_timeout_s": "grpc-keepalive-timeout",
     "watch_progress_notify_interval_s": "watch-progress-notify-interval",
+    "compaction_sleep_interval_s": "compaction-sleep-interval",
     "auth_token_ttl_s": "auth-token-ttl",
     "self_signed_cert_validity_years": "self-signed-cert-validity",
 }
@@ -114,6 +115,9 @@ class _Assembler:
                 snapshot_catchup_entries=self._int("snapshot-catchup-entries"),
                 quota_backend_bytes=self._quota_bytes(),
                 auto_compaction=self._auto_compaction(),
+                compaction_batch_limit=self._int("compaction-batch-limit"),
+                compaction_sleep_interval_s=self._duration_s("compaction-sleep-interval"),
+                bootstrap_defrag_threshold_megabytes=self._int("bootstrap-defrag-threshold-megabytes"),
                 corrupt_check_s=self._duration_s("corrupt-check-time"),
                 compact_hash_check_s=self._duration_s("compact-hash-check-time"),
                 max_request_bytes=self._int("max-request-bytes"),

@@ -286,6 +286,12 @@ class NodeConfig:
     """Size of the state above which writes are refused; None: no quota."""
     auto_compaction: AutoCompaction | None = None
     """None: revisions stay until someone compacts."""
+    compaction_batch_limit: int = 500
+    """Records that one slice of a compaction looks at: about a millisecond of work."""
+    compaction_sleep_interval_s: float = 0.002
+    """Pause after each slice, so that requests get most of every turn."""
+    bootstrap_defrag_threshold_megabytes: int = 0
+    """Defragment after the start if that frees so much of the disk; 0: never."""
 
     lease_checkpoint: bool = True
     """Log what is left of long leases now and then, so that a change of leader does not renew them."""
@@ -423,11 +429,17 @@ class NodeConfig:
             "max_txn_ops",
             "max_learners",
             "self_signed_cert_validity_years",
+            "compaction_batch_limit",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(name, getattr(self, name), "at least 1")
-        if self.snapshot_catchup_entries < 0:
-            raise ConfigError("snapshot_catchup_entries", self.snapshot_catchup_entries, "0 or more")
+        for name in (
+            "snapshot_catchup_entries",
+            "compaction_sleep_interval_s",
+            "bootstrap_defrag_threshold_megabytes",
+        ):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, getattr(self, name), "0 or more")
         if not 1 <= self.max_concurrent_streams <= 2**32 - 1:
             raise ConfigError("max_concurrent_streams", self.max_concurrent_streams, "from 1 to 4294967295")
         if self.quota_backend_bytes is not None and self.quota_backend_bytes <= 0:

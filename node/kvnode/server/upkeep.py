@@ -38,11 +38,6 @@ LEASE_SCAN_S = 0.5
 #: Pause after an entry that left expired leases over.
 LEASE_PAUSE_S = 0.05
 
-#: Records that one slice of a compaction looks at, and the pause after it: about a millisecond
-#: of work, so that requests get most of every turn.
-COMPACT_SLICE = 500
-COMPACT_PAUSE_S = 0.002
-
 #: Log bytes kept at most, whatever ``--snapshot-count`` says: entries hold whole batches.
 LOG_LIMIT_BYTES = 64 * 2**20
 LOG_CATCH_UP_BYTES = 32 * 2**20
@@ -84,6 +79,10 @@ class Upkeep:
             *self._checks(),
         ]
         self.compact()
+        threshold = self._member.config.bootstrap_defrag_threshold_megabytes * 2**20
+        if 0 < threshold <= self._member.db_size_bytes - self._member.db_size_in_use_bytes:
+            # Beside the first requests: it holds up none of them.
+            self._tasks.append(loop.create_task(self._member.defragment(), name="defragment at start"))
 
     async def close(self) -> None:
         """End at the next pause."""
@@ -158,12 +157,14 @@ class Upkeep:
         member = self._member
         if member.is_stopping:
             return
-        stats = member.stats
+        stats, config = member.stats, member.config
         begun_s = time.perf_counter()
-        is_unfinished = member.guarded(lambda: member.applier.store.compact_step(COMPACT_SLICE))
+        is_unfinished = member.guarded(
+            lambda: member.applier.store.compact_step(config.compaction_batch_limit)
+        )
         stats.compaction_slice_ms.observe((time.perf_counter() - begun_s) * 1000)
         if is_unfinished:
-            asyncio.get_running_loop().call_later(COMPACT_PAUSE_S, self._compact_slice)
+            asyncio.get_running_loop().call_later(config.compaction_sleep_interval_s, self._compact_slice)
         else:
             self._is_compacting = False
             stats.compaction_ms.observe((time.time() - stats.compaction_begun_s) * 1000)
