@@ -314,6 +314,8 @@ def _member_args(inputs: WorkloadInputs) -> list[str]:
                 f"--peer-key-file={_PEER_TLS}/tls.key",
                 f"--peer-trusted-ca-file={_PEER_TLS}/ca.crt",
                 "--peer-client-cert-auth",
+                # One certificate serves all members, whose pods' addresses it can't name.
+                "--peer-skip-client-san-verification",
             ]
         )
         if spec.tls.requires_client_certificate:
