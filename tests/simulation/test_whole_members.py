@@ -19,6 +19,7 @@ PLANS = {
     "frozen-leaders": SimPlan(freezes=1.0, crashes=0.05, partitions=0.05, reads=40.0),
     "changes-of-leader": SimPlan(transfers=3.0, late=0.3, loss=0.05, crashes=0.1, repair_s=(0.01, 0.3)),
     "bad-network": SimPlan(loss=0.15, duplicate=0.2, late=0.3, crashes=0.1, partitions=0.1),
+    "changing-users": SimPlan(user_changes=4.0, transfers=0.5, trims=3.0, conf_changes=0.5),
     "lagging-members": SimPlan(trims=8.0, partitions=0.5, crashes=0.5, slow_disks=0.6),
 }
 SEEDS = int(os.environ.get("SIM_SEEDS", "20"))
@@ -39,3 +40,6 @@ def test_clients_never_see_that_members_fail(plan: SimPlan) -> None:
     for what in ("acknowledged", "read", "renewed", "crash", "partition", "freeze", "leaders", "trim"):
         assert total[what] >= SEEDS // 2, f"hardly any {what}: {total}"
     assert total["snapshot installed"] >= SEEDS // 4
+    if plan.user_changes:
+        assert total["users changed"] >= SEEDS
+        assert total["refused"] >= SEEDS

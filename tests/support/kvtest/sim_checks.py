@@ -30,6 +30,7 @@ _Change = tuple[bytes, bytes | None]
 def digest(applier: Applier) -> Digest:
     """Return all of a state that its applied index determines."""
     lessor: Lessor = applier.lessor
+    auth = applier.auth
     leases = sorted(lessor.leases())
     return (
         applier.store.current_revision,
@@ -44,6 +45,9 @@ def digest(applier: Applier) -> Digest:
         applier.membership.removed,
         applier.conf_state,
         (applier.cluster_version.version, applier.cluster_version.downgrade_target),
+        (auth.is_enabled, auth.revision),
+        tuple(map(auth.user, auth.user_names())),
+        tuple(map(auth.role, auth.role_names())),
     )
 
 

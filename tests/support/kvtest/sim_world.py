@@ -19,6 +19,7 @@ from kvnode.apply.applier import AppliedBatch
 from kvnode.apply.commands import CommandKind, encode_lease_ids
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberChange, MemberRecord, encode_member_change
+from kvnode.auth.records import ROOT
 from kvnode.lease.errors import LeaseExistsError
 from kvnode.pb import rpc_pb2 as rpc
 from kvnode.raft.errors import ConfChangeError, ProposalDroppedError
@@ -35,10 +36,12 @@ from kvnode.server.errors import (
 )
 from kvnode.server.replica import Renewal
 from kvnode.status import KvError
+from kvnode.storage.engine import Engine
 from kvnode.storage.log_store import LogStore, PreparedSave
 from kvtest.raft_invariants import InvariantBrokenError, RaftChecker
 from kvtest.sim_checks import History
 from kvtest.sim_member import CLUSTER_ID, Crash, Disk, Process
+from kvtest.sim_users import SimUsers
 
 __all__ = ["SimPlan", "SimWorld"]
 
@@ -71,6 +74,8 @@ class SimPlan:
     transfers: float = 0.1
     conf_changes: float = 0.0
     trims: float = 1.0
+    #: Changes of users and roles; 0: no auth at all.
+    user_changes: float = 0.0
     max_members: int = 7
 
 
@@ -105,12 +110,17 @@ class SimWorld:
         #: A member's effects until it dies.
         self._fuses: dict[MemberId, int] = {}
         self._is_calm = False
+        self.users = SimUsers(self.rng) if plan.user_changes else None
         records = [_record(number) for number in range(1, plan.voters + 1)]
         start = genesis([record.id for record in records])
+
+        def found(engine: Engine) -> None:
+            write_genesis(engine, CLUSTER_ID, records)
+            if self.users is not None:
+                self.users.found(engine)
+
         for record in records:
-            self.disks[record.id] = Disk.create(
-                start, lambda engine: write_genesis(engine, CLUSTER_ID, records)
-            )
+            self.disks[record.id] = Disk.create(start, found)
             self.start(record.id)
 
     # --- the run
@@ -130,6 +140,7 @@ class SimWorld:
                 (plan.conf_changes, self._conf_change),
                 (plan.trims, self._trim),
                 (plan.renewals, self._client_renewal),
+                (plan.user_changes, self._change_users),
                 (1.0, self._compact_slices),
                 (2.0, self._expire_leases),
                 (0.5, self._checkpoint_leases),
@@ -687,6 +698,9 @@ class SimWorld:
     ) -> None:
         answers = 0
         asked_s = self._now_s
+        users = self.users
+        user = users.somebody() if users is not None else ""
+        succeeded = users.asked(user) if users is not None else None
 
         def done(result: object) -> None:
             nonlocal answers
@@ -699,6 +713,9 @@ class SimWorld:
                 self._refused(result, kind, value, otherwise)
             else:
                 revision = result.header.revision  # type: ignore[attr-defined]
+                # Anybody may have a lease.
+                if succeeded is not None and kind is not CommandKind.LEASE_GRANT:
+                    succeeded()
                 if isinstance(result, rpc.TxnResponse):
                     self.history.written(value if result.succeeded else otherwise, revision)
                     self.history.refused_values.add(otherwise if result.succeeded else value)
@@ -710,7 +727,31 @@ class SimWorld:
                 self.history.saw(revision)
 
         payload = request.SerializeToString()  # type: ignore[attr-defined]
+        self._propose(process, user, kind, payload, done)
+
+    def _propose(
+        self, process: Process, user: str, kind: CommandKind, payload: bytes, done: Callable[[object], None]
+    ) -> None:
+        """Propose a command in a user's name, as far as the member knows that names matter."""
+        if self.users is not None:
+            kind, payload = self.users.command(user, process.applier.auth, kind, payload)
         self._guarded(process, lambda: process.proposals.add(kind, payload, done, self._now_s))
+
+    def _change_users(self) -> None:
+        process = self._somebody()
+        if process is None or self.users is None:
+            return
+        change = self.users.change()
+
+        def done(result: object) -> None:
+            is_known = not isinstance(result, UNKNOWN)
+            change.answered(is_known, not isinstance(result, KvError))
+            self.note(
+                "users changed" if is_known else "users unknown", change.kind.name, type(result).__name__
+            )
+
+        self._propose(process, ROOT, change.kind, change.request.SerializeToString(), done)
+        self.wake(process)
 
     def _refused(self, error: KvError, kind: CommandKind, value: bytes, otherwise: bytes) -> None:
         if isinstance(error, LeaseExistsError):
@@ -806,7 +847,7 @@ class SimWorld:
             value = self._value()
             put = rpc.PutRequest(key=b"last", value=value).SerializeToString()
             left += 2
-            process.proposals.add(CommandKind.PUT, put, partial(answer, process), self._now_s)
+            self._propose(process, ROOT, CommandKind.PUT, put, partial(answer, process))
             self._read(process, partial(answer, process))
         self.advance(2.0)
         if left or failures:
