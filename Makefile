@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format e2e bench clean
+.PHONY: demo test lint format compat e2e bench clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -26,6 +26,11 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+compat: $(VENV)/.installed ## clients of etcd in several languages, on etcd and on kvnode; they are built first
+	tests/kube/kube build etcd
+	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.foreign
+	$(BIN)/python -m pytest -q tests/compat/clients
 
 e2e: $(VENV)/.installed ## on a Kubernetes of three nodes, booted here, or on that of KUBECONFIG
 	tests/e2e/run

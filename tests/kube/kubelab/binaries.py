@@ -35,13 +35,10 @@ ETCD_PROGRAMS = (
 def build() -> None:
     layout.BIN.mkdir(parents=True, exist_ok=True)
     _install_packages()
-    go = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "auto", "GOBIN": str(layout.BIN)}
+    go = _go_environment()
     if not (layout.BIN / "kube-apiserver").exists():
         _compile_kubernetes(go)
-    if not (layout.BIN / "etcd").exists():
-        say("compiling etcd")
-        run("go", "build", "-o", f"{layout.BIN}/", *ETCD_PROGRAMS, cwd=layout.SOURCES / "etcd-tools", env=go)
-        (layout.BIN / "server").rename(layout.BIN / "etcd")
+    build_etcd()
     for name, module in layout.GO_PROGRAMS.items():
         if not (layout.BIN / name).exists():
             say(f"compiling {name}")
@@ -50,6 +47,21 @@ def build() -> None:
         _install_kubectl()
     if not layout.BASE_FILES.exists():
         _make_base_files()
+
+
+def build_etcd() -> None:
+    """The server and its tools, which need nothing but Go."""
+    if (layout.BIN / "etcd").exists():
+        return
+    say("compiling etcd")
+    layout.BIN.mkdir(parents=True, exist_ok=True)
+    sources = layout.SOURCES / "etcd-tools"
+    run("go", "build", "-o", f"{layout.BIN}/", *ETCD_PROGRAMS, cwd=sources, env=_go_environment())
+    (layout.BIN / "server").rename(layout.BIN / "etcd")
+
+
+def _go_environment() -> dict[str, str]:
+    return {"CGO_ENABLED": "0", "GOTOOLCHAIN": "auto", "GOBIN": str(layout.BIN)}
 
 
 def _install_packages() -> None:

@@ -1,6 +1,6 @@
 """A real Kubernetes on one machine, inside network namespaces of its own.
 
-    kube build               compile the control plane, etcd, helm, CoreDNS from Go modules
+    kube build [etcd]        compile the control plane, etcd, helm, CoreDNS from Go modules; or etcd alone
     kube up [--nodes N] [--etcd-command CMD --etcd-members N]
                              boot it and wait until every node is Ready; CMD stands in
                              for etcd and is started with etcd's flags
@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 
 from kubelab import addons, control_plane, images, keys, layout, network, nodes, shell
-from kubelab.binaries import build
+from kubelab.binaries import build, build_etcd
 from kubelab.shell import LabError, say
 
 
@@ -111,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    commands.add_parser("build").set_defaults(run=lambda _: build())
+    command = commands.add_parser("build")
+    command.add_argument("only", nargs="?", choices=["etcd"])
+    command.set_defaults(run=lambda arguments: build_etcd() if arguments.only else build())
 
     command = commands.add_parser("up")
     command.add_argument("--nodes", type=int, default=1)

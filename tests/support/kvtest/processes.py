@@ -226,6 +226,19 @@ class MemberProcess:
             )
             return response
 
+    def hash_kv(self, *, timeout_s: float = 5.0) -> rpc_pb2.HashKVResponse:
+        """Maintenance.HashKV of everything this member holds; grpc.RpcError when it does not answer."""
+        with self._channel() as channel:
+            call = channel.unary_unary(
+                "/etcdserverpb.Maintenance/HashKV",
+                request_serializer=rpc_pb2.HashKVRequest.SerializeToString,
+                response_deserializer=rpc_pb2.HashKVResponse.FromString,
+            )
+            response: rpc_pb2.HashKVResponse = call(
+                rpc_pb2.HashKVRequest(), timeout=timeout_s, wait_for_ready=True
+            )
+            return response
+
     def known_client_urls(self) -> set[str]:
         """The client URLs in this member's own view of the membership; empty when it doesn't answer."""
         try:

@@ -1,0 +1,183 @@
+"""Each foreign program against etcd, which proves the program, and against kvnode."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kvtest.certificates import TestAuthority
+from kvtest.foreign import PROGRAMS, Talk
+from kvtest.processes import ClusterProcesses, MemberFiles, MemberProcess, wait_until
+from kvtest.programs import program
+
+SIDES = ("etcd", "kvnode")
+
+#: So that no check of progress notifications waits for ten minutes.
+_FLAGS = {"watch-progress-notify-interval": "1s"}
+
+#: etcd 3.6: a transaction that is refused because of a range is refused by the member that was asked
+#: and applied by the others, which leave out the range before they look at permissions.
+_KNOWN_TO_DIFFER = {("etcd", "spare")}
+
+
+class Members:
+    """The clusters that one program works with, and what it may have done to them."""
+
+    def __init__(self, directory: Path, side: str) -> None:
+        self._directory = directory
+        self._side = side
+        self._clusters: dict[str, ClusterProcesses] = {}
+        self._ends = contextlib.ExitStack()
+        self._others: dict[str, dict[str, Any]] = {}
+        self._joining: MemberProcess | None = None
+        self.main = self._start("main", flags=_FLAGS)
+        self._actions: dict[str, Callable[[], Any]] = {
+            "kill-leader": self._kill_leader,
+            "restart": self.main.start,
+            "new-member": self._new_member,
+            "start-member": self._start_member,
+            "drop-member": self._drop_member,
+            "cluster spare": lambda: self._other("spare"),
+            "cluster small": lambda: self._other("small", flags={"quota-backend-bytes": str(8 << 20)}),
+            # An authority for client certificates would make etcd ask for one.
+            "cluster tls": lambda: self._other(
+                "tls", flags={"client-cert-auth": "false", "trusted-ca-file": ""}, is_tls=True
+            ),
+            "cluster mtls": lambda: self._other("mtls", is_tls=True),
+        }
+
+    def assert_alike(self) -> None:
+        """The members of each cluster hold the same, as soon as all have applied everything."""
+        for name, cluster in self._clusters.items():
+            if (self._side, name) in _KNOWN_TO_DIFFER:
+                continue
+            hashes: set[tuple[int, int, int]] = set()
+
+            def are_alike(
+                cluster: ClusterProcesses = cluster, hashes: set[tuple[int, int, int]] = hashes
+            ) -> bool:
+                hashes.clear()
+                for said in (member.hash_kv() for member in cluster):
+                    hashes.add((said.hash_revision, said.compact_revision, said.hash))
+                return len(hashes) == 1
+
+            with contextlib.suppress(TimeoutError):
+                wait_until(are_alike, what="alike", timeout_s=10.0)
+            assert len(hashes) == 1, f"members of {name} differ in (revision, compacted, hash): {hashes}"
+
+    @property
+    def greeting(self) -> dict[str, Any]:
+        return {"endpoints": self.main.endpoints}
+
+    def answer(self, what: str) -> Any:
+        """Do what a program asked for and return what it wants to know of it."""
+        return self._actions[what]()
+
+    def stop(self) -> None:
+        if self._side == "kvnode":
+            self.main.print_logs()
+        self._ends.close()
+
+    def _start(self, name: str, *, flags: dict[str, str], tls: MemberFiles | None = None) -> ClusterProcesses:
+        command = None
+        if self._side == "etcd":
+            path = program("etcd")
+            if path is None:
+                pytest.fail("no etcd: `tests/kube/kube build` makes one, or KVTEST_ETCD names one")
+            command = [path]
+        directory = self._directory / name
+        directory.mkdir(exist_ok=True)
+        cluster = ClusterProcesses(directory, 3, command=command, flags=flags, tls=tls)
+        self._clusters[name] = self._ends.enter_context(cluster)
+        return cluster
+
+    def _other(self, name: str, *, flags: dict[str, str] | None = None, is_tls: bool = False) -> Any:
+        """A further cluster, the same whenever it is asked for; its clients' certificate is root's."""
+        if name not in self._others:
+            told: dict[str, Any] = {}
+            server = None
+            if is_tls:
+                authority = TestAuthority(self._directory / name)
+                server, root = authority.issue("server"), authority.issue("root")
+                told = {
+                    "ca_file": str(root.ca_file),
+                    "cert_file": str(root.cert_file),
+                    "key_file": str(root.key_file),
+                }
+            cluster = self._start(name, flags=flags or {}, tls=server)
+            self._others[name] = {"endpoints": cluster.endpoints, **told}
+        return self._others[name]
+
+    def _kill_leader(self) -> str:
+        leader = self.main.leader()
+        leader.kill()
+        return leader.client_url
+
+    def _new_member(self) -> dict[str, str]:
+        self._joining = self.main.new_member()
+        return {"peer_url": self._joining.peer_url, "client_url": self._joining.client_url}
+
+    def _start_member(self) -> None:
+        assert self._joining is not None
+        self._joining.start()
+        self._joining.wait_listening()
+
+    def _drop_member(self) -> None:
+        assert self._joining is not None
+        self._joining.kill()
+        self.main.members.remove(self._joining)
+        self._joining = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A program at work, and the members it works with."""
+
+    talk: Talk
+    members: Members
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each check of each program on each side; a program that is not built is one test."""
+    if "session" not in metafunc.fixturenames:
+        return
+    pairs = [(foreign, side) for foreign in PROGRAMS for side in SIDES]
+    if "check" not in metafunc.fixturenames:
+        names, cases = (
+            ["session"],
+            [pytest.param((foreign.name, side), id=f"{foreign.name}-{side}") for foreign, side in pairs],
+        )
+    else:
+        names, cases = (
+            ["session", "check"],
+            [
+                pytest.param((foreign.name, side), check, id=f"{foreign.name}-{side}-{check}")
+                for foreign, side in pairs
+                for check in foreign.checks() or [None]
+            ],
+        )
+    metafunc.parametrize(names, cases, indirect=["session"], scope="session")
+
+
+@pytest.fixture(scope="session")
+def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A program that runs the checks that were selected of it, on one side."""
+    name, side = request.param
+    foreign = next(foreign for foreign in PROGRAMS if foreign.name == name)
+    if foreign.checks() is None:
+        pytest.fail("not built from the present sources: `make compat` builds it", pytrace=False)
+    selected = [
+        item.callspec.params["check"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function)
+        and item.callspec.params["session"] == request.param
+        and "check" in item.callspec.params
+    ]
+    directory = tmp_path_factory.mktemp(f"{name}-{side}")
+    with contextlib.ExitStack() as ends:
+        members = Members(directory, side)
+        ends.callback(members.stop)
+        talk = Talk(foreign, selected, members.greeting, members.answer, directory / "program.log")
+        yield Session(ends.enter_context(talk), members)
