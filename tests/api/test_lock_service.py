@@ -15,6 +15,7 @@ from kvnode.pb.lock_pb2 import LockRequest, LockResponse, UnlockRequest, UnlockR
 from kvnode.raft.types import EntryKind
 from kvnode.server.errors import RequestTimeoutError
 from kvtest.local_member import LocalMember
+from kvtest.secured_member import secured
 from kvtest.served_member import Client, ServedMember, serve, until
 
 LOCK = "/v3lockpb.Lock/Lock"
@@ -292,6 +293,39 @@ async def test_with_hasleader_a_member_without_one_refuses(served: ServedMember)
         LockRequest(name=b"n").SerializeToString(), metadata=(("hasleader", "true"),)
     )
     assert await failure(call) == (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
+
+
+async def test_a_waiter_that_gives_up_leaves_no_key_whatever_has_become_of_its_user() -> None:
+    async with secured() as site:
+        served = site.served
+        await site.by("both", "Lease/LeaseGrant", pb.LeaseGrantRequest(ID=1, TTL=60))
+        await site.by("both", "Lease/LeaseGrant", pb.LeaseGrantRequest(ID=2, TTL=60))
+        metadata = await site.as_user("both")
+        method = served.client.method(LOCK)
+        await method(LockRequest(name=b"rl", lease=1).SerializeToString(), metadata=metadata)
+        waiting = method(LockRequest(name=b"rl", lease=2).SerializeToString(), metadata=metadata)
+        await until(lambda: has_key(served, b"rl/2"))
+        await site.administer("UserDelete", pb.AuthUserDeleteRequest(name="both"))
+        waiting.cancel()
+        await until(lambda: not has_key(served, b"rl/2"))
+
+
+async def test_a_user_who_lost_the_right_meanwhile_does_not_get_the_lock() -> None:
+    async with secured() as site:
+        served = site.served
+        for lease_id in (1, 2):
+            await site.by("both", "Lease/LeaseGrant", pb.LeaseGrantRequest(ID=lease_id, TTL=60))
+        metadata = await site.as_user("both")
+        method = served.client.method(LOCK)
+        await method(LockRequest(name=b"rl", lease=1).SerializeToString(), metadata=metadata)
+        waiting = method(LockRequest(name=b"rl", lease=2).SerializeToString(), metadata=metadata)
+        await until(lambda: has_key(served, b"rl/2"))
+        await site.administer("UserRevokeRole", pb.AuthUserRevokeRoleRequest(name="both", role="both"))
+        await site.by("root", "KV/DeleteRange", pb.DeleteRangeRequest(key=b"rl/1"))
+        code, message = await failure(waiting)
+        assert code is grpc.StatusCode.UNKNOWN
+        assert message in ("etcdserver: permission denied", "etcdserver: invalid auth token")
+        await until(lambda: not has_key(served, b"rl/2"))
 
 
 async def test_five_hundred_waiters_share_one_watch_and_are_served_in_order(served: ServedMember) -> None:

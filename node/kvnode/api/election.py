@@ -65,7 +65,7 @@ class ElectionService:
             except RpcError:
                 self._recipe.give_up(place)
                 raise
-        if not await self._recipe.wait(place):
+        if not await self._recipe.wait(place, call):
             raise _not_leader()
         response = CampaignResponse(leader=leader)
         # Also of one that has waited: the revision at which it began to campaign.

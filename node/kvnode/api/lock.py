@@ -35,7 +35,7 @@ class LockService:
         """Wait for the lock; its key lives as long as the lease, and its deletion unlocks."""
         lease_id = await self._recipe.lease(request.lease, call)
         place = await self._recipe.enqueue(request.name + b"/", lease_id, b"", call)
-        if not await self._recipe.wait(place):
+        if not await self._recipe.wait(place, call):
             raise RpcError(StatusCode.UNKNOWN, "mutex: session is expired")
         response = LockResponse(key=place.key)
         if place.is_first:

@@ -99,22 +99,21 @@ class Recipe:
             self._begin(self._leave_when_taken(prefix, key, taking))
             raise
 
-    async def wait(self, place: Place) -> bool:
+    async def wait(self, place: Place, call: Call) -> bool:
         """Wait for the first place; False: the place was lost, for example with its lease.
 
-        A caller that is cancelled meanwhile loses its place.
+        A caller that is cancelled meanwhile loses its place, and so does one who may not read it any more.
         """
         if place.is_first:
             return True
         try:
             if not await self.contenders.turn(place.prefix, place.key, place.create_revision):
                 return False
-            await _step(self._member.confirm_linearizable())
+            found = await self.read(RangeRequest(key=place.key, keys_only=True), call)
         except (asyncio.CancelledError, RpcError):
             self.give_up(place)
             raise
-        facts = self._member.applier.store.index.facts(place.key)
-        return facts[1] == place.create_revision
+        return any(pair.create_revision == place.create_revision for pair in found.kvs)
 
     def give_up(self, place: Place) -> None:
         """Leave the queue, without waiting for it; in the member's own name, as the user's may be stale."""
