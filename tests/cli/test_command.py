@@ -5,10 +5,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import kvnode
 from kvnode.api.version import ETCD_VERSION
+from kvnode.cli.deadline import EXIT_WITHIN_S
 from kvnode.server.errors import ExitCode
 
 
@@ -76,3 +78,23 @@ def test_a_port_in_use_is_status_14_in_the_log_too_and_touches_no_data(tmp_path:
     assert records[3]["variables"] == ["ETCD_UNKNOWN"]
     assert records[4]["exit_code"] == 14
     assert not (tmp_path / "data").exists()
+
+
+def test_an_end_that_hangs_is_cut_off_in_time() -> None:
+    """Whatever the main thread does, also where it never looks at the clock."""
+    code = (
+        "from kvnode.cli.deadline import ExitDeadline\n"
+        "deadline = ExitDeadline()\n"
+        "deadline.begin()\n"
+        "deadline.begin()\n"
+        "while True: pass\n"
+    )
+    begun_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        timeout=30,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(kvnode.__file__).parent.parent)},
+    )
+    assert done.returncode == ExitCode.OK
+    assert EXIT_WITHIN_S <= time.monotonic() - begun_s < EXIT_WITHIN_S + 2.0

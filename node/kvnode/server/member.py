@@ -105,6 +105,8 @@ class Member:
         identity: Identity,
         tokens: Tokens,
         stats: MemberStats,
+        proposals: Proposals,
+        applier: Applier,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -132,16 +134,8 @@ class Member:
         self._retired: list[tuple[Engine, str]] = []
         self._alarm_due_s = 0.0
 
-        session = secrets.randbits(32)
-        timeout_s = config.request_timeout_s
-        self.proposals = Proposals(session, timeout_s=timeout_s)
-        self._reads = Reads(identity.member_id, session, timeout_s=timeout_s)
-        applier = Applier.open(
-            opened.state_engine,
-            is_local=self.proposals.is_local,
-            member_id=identity.member_id,
-            operations=stats.operations,
-        )
+        self.proposals = proposals
+        self._reads = Reads(identity.member_id, secrets.randbits(32), timeout_s=config.request_timeout_s)
         opened.log.create_snapshot(applier.applied_index, applier.conf_state)
         node = RawNode(self._raft_config(applier), opened.log)
         self.replica = Replica(node, opened.log, applier, is_synced=not config.unsafe_no_fsync)
@@ -201,7 +195,9 @@ class Member:
             try:
                 identity, opened = await _open(config, network, data)
                 try:
-                    member = cls(config, network, data, opened, identity, tokens, stats)
+                    proposals = Proposals(secrets.randbits(32), timeout_s=config.request_timeout_s)
+                    applier = await _read_state(opened, identity, proposals, stats)
+                    member = cls(config, network, data, opened, identity, tokens, stats, proposals, applier)
                 except BaseException:
                     opened.close()
                     raise
@@ -940,6 +936,28 @@ async def _open(config: NodeConfig, network: Network, data: DataDirectory) -> tu
     beginning = await begin(config, network.ask_cluster)
     identity = Identity(cluster_id=beginning.cluster_id, member_id=beginning.member_id)
     return identity, _create(data, identity, beginning)
+
+
+async def _read_state(
+    opened: OpenData, identity: Identity, proposals: Proposals, stats: MemberStats
+) -> Applier:
+    """Rebuild the index from the records, beside the loop: with millions of keys it takes seconds, in which
+    probes and signals want their answers."""
+    reading = asyncio.get_running_loop().run_in_executor(
+        None,
+        lambda: Applier.open(
+            opened.state_engine,
+            is_local=proposals.is_local,
+            member_id=identity.member_id,
+            operations=stats.operations,
+        ),
+    )
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        # The database must not be closed under it.
+        await asyncio.wait([reading])
+        raise
 
 
 def _create(data: DataDirectory, identity: Identity, beginning: Beginning) -> OpenData:
