@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kvclient.client import Client
     from kvclient.errors import (
+        AuthenticationFailedError,
         CompactedError,
         ConnectionFailedError,
         FutureRevisionError,
@@ -24,18 +25,22 @@ if TYPE_CHECKING:
         MemberNotFoundError,
         NoSpaceError,
         NotLeaderError,
+        PermissionDeniedError,
         SnapshotDamagedError,
         UnhealthyClusterError,
         WatchCanceledError,
     )
     from kvclient.keys import KeyRange, everything, from_key, prefix
     from kvclient.tls import TlsConfig
+    from kvclient.tokens import Credentials
     from kvclient.watch import WatchBatch, Watcher
 
 __all__ = [
+    "AuthenticationFailedError",
     "Client",
     "CompactedError",
     "ConnectionFailedError",
+    "Credentials",
     "FutureRevisionError",
     "KeyRange",
     "KvClientError",
@@ -44,6 +49,7 @@ __all__ = [
     "MemberNotFoundError",
     "NoSpaceError",
     "NotLeaderError",
+    "PermissionDeniedError",
     "SnapshotDamagedError",
     "TlsConfig",
     "UnhealthyClusterError",
@@ -57,6 +63,7 @@ __all__ = [
 
 _MODULES = {
     "Client": "client",
+    "Credentials": "tokens",
     "KeyRange": "keys",
     "TlsConfig": "tls",
     "WatchBatch": "watch",

@@ -8,14 +8,16 @@ from google.protobuf.message import Message
 from kvnode.pb import kv_pb2, rpc_pb2
 
 from kvclient import methods
+from kvclient.auth import AuthCalls
 from kvclient.cluster import ClusterCalls
-from kvclient.connection import Connections
+from kvclient.connection import ConnectionOptions, Connections
 from kvclient.endpoints import parse_endpoints
 from kvclient.keys import KeyRange, Keys, as_bytes, key_range
 from kvclient.lease import LeaseCalls
 from kvclient.maintenance import MaintenanceCalls
 from kvclient.methods import Method
 from kvclient.tls import TlsConfig
+from kvclient.tokens import Credentials
 from kvclient.watch import Watcher
 
 __all__ = ["Client"]
@@ -42,22 +44,33 @@ class Client:
         endpoints: str | Iterable[str],
         *,
         tls: TlsConfig | None = None,
+        credentials: Credentials | None = None,
         timeout_s: float = 5.0,
         dial_timeout_s: float = 2.0,
+        connecting: ConnectionOptions | None = None,
     ) -> None:
         """
         Args:
             endpoints: ``http://host:port`` or ``https://...``, one, several, or a
                 comma-separated list; without a scheme, TLS is used when ``tls`` is given.
+            credentials: User and password; exchanged for a token before the first call.
             timeout_s: For each call as a whole, unless the call says otherwise.
             dial_timeout_s: For connecting to one endpoint.
+            connecting: Replaces ``dial_timeout_s`` and says more.
         Raises:
             ValueError: An endpoint can't be understood.
         """
         texts = endpoints.split(",") if isinstance(endpoints, str) else endpoints
         parsed = parse_endpoints(texts, has_tls=tls is not None)
-        self._connections = Connections(parsed, tls, timeout_s=timeout_s, dial_timeout_s=dial_timeout_s)
+        self._connections = Connections(
+            parsed,
+            tls,
+            timeout_s=timeout_s,
+            options=connecting or ConnectionOptions(dial_timeout_s=dial_timeout_s),
+            credentials=credentials,
+        )
         self.lease = LeaseCalls(self._connections)
+        self.auth = AuthCalls(self._connections)
         self.cluster = ClusterCalls(self._connections)
         self.maintenance = MaintenanceCalls(self._connections)
 

@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import grpc
@@ -22,10 +23,11 @@ from kvnode.status import StatusCode
 
 from kvclient.endpoints import Endpoint, parse_endpoint
 from kvclient.errors import ConnectionFailedError, KvClientError, error_from_status, was_refused
-from kvclient.methods import STATUS, Method
-from kvclient.tls import TlsConfig
+from kvclient.methods import AUTHENTICATE, STATUS, Method
+from kvclient.tls import TlsConfig, shown_certificate
+from kvclient.tokens import Credentials, Tokens, token_metadata
 
-__all__ = ["Connection", "Connections", "error_from_rpc"]
+__all__ = ["Connection", "ConnectionOptions", "Connections", "error_from_rpc"]
 
 Req = TypeVar("Req", bound=Message)
 Resp = TypeVar("Resp", bound=Message)
@@ -33,6 +35,9 @@ Resp = TypeVar("Resp", bound=Message)
 # A read that one member has not answered for this long is asked of a second one as well.
 # Above any usual answer and an election's worth of waiting in a healthy member.
 _HEDGE_AFTER_S: Final = 1.0
+
+# A token may be outdated again by the time that it arrives, while users and roles are being changed.
+_TOKEN_RENEWALS: Final = 3
 
 _FIRST_BACKOFF_S: Final = 0.05
 _MAX_BACKOFF_S: Final = 0.5
@@ -54,13 +59,30 @@ _UNCLEAR: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """How connections are made and watched over."""
+
+    dial_timeout_s: float = 2.0
+    """For connecting to one endpoint."""
+    keepalive_s: float = _KEEPALIVE_S
+    """A connection with an open call is pinged this often."""
+    keepalive_timeout_s: float = _KEEPALIVE_TIMEOUT_S
+    """It is given up if a ping is not answered for so long."""
+    max_send_bytes: int = 0
+    """Of one request; 0: whatever the servers take."""
+    max_receive_bytes: int = 0
+    """Of one answer; 0: no limit."""
+
+
 class Connection:
     """One endpoint's channel, made when first used and made anew after it failed."""
 
-    def __init__(self, endpoint: Endpoint, tls: TlsConfig | None, dial_timeout_s: float) -> None:
+    def __init__(self, endpoint: Endpoint, tls: TlsConfig | None, options: ConnectionOptions) -> None:
         self.endpoint = endpoint
         self._tls = tls
-        self._dial_timeout_s = dial_timeout_s
+        self._options = options
+        self._dial_timeout_s = options.dial_timeout_s
         self._channel: aio.Channel | None = None
         self._users = 0
 
@@ -97,11 +119,12 @@ class Connection:
         return self._channel
 
     def _new_channel(self) -> aio.Channel:
-        options = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.keepalive_time_ms", int(_KEEPALIVE_S * 1000)),
-            ("grpc.keepalive_timeout_ms", int(_KEEPALIVE_TIMEOUT_S * 1000)),
+        wanted = self._options
+        options: list[tuple[str, str | int]] = [
+            ("grpc.max_receive_message_length", wanted.max_receive_bytes or -1),
+            ("grpc.max_send_message_length", wanted.max_send_bytes or -1),
+            ("grpc.keepalive_time_ms", int(wanted.keepalive_s * 1000)),
+            ("grpc.keepalive_timeout_ms", int(wanted.keepalive_timeout_s * 1000)),
             # grpc's floor for one connection attempt; 20 s by default.
             ("grpc.min_reconnect_backoff_ms", int(self._dial_timeout_s * 1000)),
             ("grpc.initial_reconnect_backoff_ms", 100),
@@ -114,6 +137,12 @@ class Connection:
         if not self.endpoint.is_secure:
             return aio.insecure_channel(self.endpoint.target, options=options)
         tls = self._tls or TlsConfig()
+        if tls.skips_verification:
+            shown = shown_certificate(self.endpoint.target, self._dial_timeout_s)
+            if shown is not None:
+                options.append(("grpc.ssl_target_name_override", shown.name))
+                credentials = tls.credentials(trusted=shown.pem)
+                return aio.secure_channel(self.endpoint.target, credentials, options=options)
         return aio.secure_channel(self.endpoint.target, tls.credentials(), options=options)
 
     async def _dial(self, channel: aio.Channel) -> None:
@@ -146,12 +175,19 @@ class Connections:
     """All endpoints of one client; calls stay with one until it fails them."""
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], tls: TlsConfig | None, *, timeout_s: float, dial_timeout_s: float
+        self,
+        endpoints: Sequence[Endpoint],
+        tls: TlsConfig | None,
+        *,
+        timeout_s: float,
+        options: ConnectionOptions,
+        credentials: Credentials | None = None,
     ) -> None:
         self.timeout_s = timeout_s
+        self.tokens = Tokens(credentials, lambda request: self.unary(AUTHENTICATE, request))
         self._tls = tls
-        self._dial_timeout_s = dial_timeout_s
-        self._connections = [Connection(endpoint, tls, dial_timeout_s) for endpoint in endpoints]
+        self._options = options
+        self._connections = [Connection(endpoint, tls, options) for endpoint in endpoints]
         # Endpoints that single calls named and that are not ours to balance over.
         self._others: dict[str, Connection] = {}
         self._current = 0
@@ -171,7 +207,7 @@ class Connections:
                 return connection
         if endpoint not in self._others:
             parsed = parse_endpoint(endpoint, has_tls=self._tls is not None)
-            self._others[endpoint] = Connection(parsed, self._tls, self._dial_timeout_s)
+            self._others[endpoint] = Connection(parsed, self._tls, self._options)
         return self._others[endpoint]
 
     async def unary(
@@ -309,12 +345,38 @@ class Connections:
         deadline_s: float,
         is_read: bool,
     ) -> Resp:
+        """Call one endpoint; once more with another token if the server wants that."""
+        if method.path == AUTHENTICATE.path:
+            return await self._send(connection, method, request, deadline_s, is_read, "")
+        token = await self.tokens.current()
+        for _ in range(_TOKEN_RENEWALS):
+            try:
+                return await self._send(connection, method, request, deadline_s, is_read, token)
+            except KvClientError as error:
+                if not await self.tokens.renewed_after(error, token):
+                    raise
+                token = await self.tokens.current()
+        return await self._send(connection, method, request, deadline_s, is_read, token)
+
+    async def _send(
+        self,
+        connection: Connection,
+        method: Method[Req, Resp],
+        request: Req,
+        deadline_s: float,
+        is_read: bool,
+        token: str,
+    ) -> Resp:
         text = connection.endpoint.text
         try:
             async with connection.use() as channel:
                 remaining_s = deadline_s - asyncio.get_running_loop().time()
                 call = channel.unary_unary(method.path, method.serialize, method.deserialize)
-                response = await call(request, timeout=max(remaining_s, 0.001))
+                response = await call(
+                    request,
+                    timeout=max(remaining_s, 0.001),
+                    metadata=aio.Metadata(*token_metadata(token)),
+                )
         except ConnectionFailedError:
             self.avoid(text)
             raise

@@ -5,11 +5,15 @@ Texts that are not in it still arrive whole, as plain `KvClientError`.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvnode.status import StatusCode
 
+if TYPE_CHECKING:
+    from kvnode.pb import rpc_pb2
+
 __all__ = [
+    "AuthenticationFailedError",
     "CompactedError",
     "ConnectionFailedError",
     "FutureRevisionError",
@@ -19,6 +23,7 @@ __all__ = [
     "MemberNotFoundError",
     "NoSpaceError",
     "NotLeaderError",
+    "PermissionDeniedError",
     "SnapshotDamagedError",
     "UnhealthyClusterError",
     "WatchCanceledError",
@@ -80,10 +85,13 @@ class CompactedError(KvClientError):
         endpoint: str | None = None,
         is_maybe_applied: bool = False,
         compact_revision: int | None = None,
+        response: "rpc_pb2.WatchResponse | None" = None,
     ) -> None:
         super().__init__(text, code=code, endpoint=endpoint, is_maybe_applied=is_maybe_applied)
         self.compact_revision = compact_revision
         """Oldest revision still readable; only watches are told it."""
+        self.response = response
+        """A watch's last answer."""
 
 
 class FutureRevisionError(KvClientError):
@@ -114,6 +122,14 @@ class NotLeaderError(KvClientError):
     """Only the leader does this, and the member asked is not it."""
 
 
+class AuthenticationFailedError(KvClientError):
+    """Wrong user or password; the servers don't say which."""
+
+
+class PermissionDeniedError(KvClientError):
+    """The user's roles don't allow it."""
+
+
 class WatchCanceledError(KvClientError):
     """The server ended a watch, for the reason in ``text``."""
 
@@ -132,6 +148,8 @@ _TYPES: Final[dict[str, type[KvClientError]]] = {
     "etcdserver: unhealthy cluster": UnhealthyClusterError,
     "etcdserver: re-configuration failed due to not enough started members": UnhealthyClusterError,
     "etcdserver: not leader": NotLeaderError,
+    "etcdserver: permission denied": PermissionDeniedError,
+    "etcdserver: authentication failed, invalid user ID or password": AuthenticationFailedError,
 }
 
 # Said before anything was proposed, so that a write may be tried elsewhere: no leader to

@@ -12,12 +12,20 @@ from kvnode.status import StatusCode
 
 from kvclient import methods
 from kvclient.connection import Connections, error_from_rpc
-from kvclient.errors import KvClientError, LeaseNotFoundError
+from kvclient.errors import (
+    AuthenticationFailedError,
+    KvClientError,
+    LeaseNotFoundError,
+    PermissionDeniedError,
+)
+from kvclient.tokens import token_metadata
 
 __all__ = ["LeaseCalls", "LeaseKeeper"]
 
 _BACKOFF_S: Final = 0.1
 _SHORTEST_PAUSE_S: Final = 0.5
+# See `connection`: other changes of users and roles may outdate a token at once.
+_TOKEN_RENEWALS: Final = 3
 
 _GONE_TEXT: Final = "etcdserver: requested lease not found"
 
@@ -149,6 +157,7 @@ class _RenewalStream:
         self._stack = AsyncExitStack()
         self._stream: Stream | None = None
         self._endpoint = ""
+        self._token = ""
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,6 +173,7 @@ class _RenewalStream:
     async def renew(self, deadline_s: float) -> rpc_pb2.LeaseKeepAliveResponse:
         """One renewal, tried over and over until ``deadline_s`` on the loop's clock."""
         loop = asyncio.get_running_loop()
+        renewals = _TOKEN_RENEWALS
         while True:
             try:
                 # Half of what is left at most, so that a silent member leaves time for another.
@@ -182,7 +192,12 @@ class _RenewalStream:
                     raise LeaseNotFoundError(_GONE_TEXT, code=StatusCode.NOT_FOUND, endpoint=self._endpoint)
                 return response
             await self._drop()
+            if renewals and await self._connections.tokens.renewed_after(failure, self._token):
+                renewals -= 1
+                continue
             self._connections.avoid(self._endpoint)
+            if isinstance(failure, PermissionDeniedError | AuthenticationFailedError):
+                raise failure
             if isinstance(failure, LeaseNotFoundError) or loop.time() + _BACKOFF_S >= deadline_s:
                 raise failure
             await asyncio.sleep(_BACKOFF_S)
@@ -191,7 +206,10 @@ class _RenewalStream:
         if self._stream is None:
             channel, self._endpoint = await self._stack.enter_async_context(self._connections.channel())
             method = methods.LEASE_KEEP_ALIVE
-            self._stream = channel.stream_stream(method.path, method.serialize, method.deserialize)()
+            self._token = await self._connections.tokens.current()
+            self._stream = channel.stream_stream(method.path, method.serialize, method.deserialize)(
+                metadata=aio.Metadata(*token_metadata(self._token))
+            )
             self._stack.callback(self._stream.cancel)
         try:
             await self._stream.write(self._request)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from grpc import aio
 from kvnode.pb import rpc_pb2
@@ -13,8 +13,17 @@ from kvnode.status import StatusCode
 from kvclient import methods
 from kvclient.connection import Connections, error_from_rpc
 from kvclient.errors import KvClientError, NotLeaderError, SnapshotDamagedError
+from kvclient.tokens import token_metadata
 
-__all__ = ["MaintenanceCalls", "MovedLeadership", "SnapshotChunk"]
+__all__ = ["DowngradeAction", "MaintenanceCalls", "MovedLeadership", "SnapshotChunk"]
+
+DowngradeAction = Literal["validate", "enable", "cancel"]
+
+_DOWNGRADES: Final[dict[str, rpc_pb2.DowngradeRequest.DowngradeAction.ValueType]] = {
+    "validate": rpc_pb2.DowngradeRequest.VALIDATE,
+    "enable": rpc_pb2.DowngradeRequest.ENABLE,
+    "cancel": rpc_pb2.DowngradeRequest.CANCEL,
+}
 
 _DIGEST_BYTES: Final = 32
 
@@ -127,7 +136,8 @@ class MaintenanceCalls:
             method = methods.SNAPSHOT
             call: aio.UnaryStreamCall[rpc_pb2.SnapshotRequest, rpc_pb2.SnapshotResponse]
             call = channel.unary_stream(method.path, method.serialize, method.deserialize)(
-                rpc_pb2.SnapshotRequest()
+                rpc_pb2.SnapshotRequest(),
+                metadata=aio.Metadata(*token_metadata(await self._snapshot_token(endpoint))),
             )
             try:
                 # The last message is the checksum, and only its being last tells it from data.
@@ -153,7 +163,20 @@ class MaintenanceCalls:
                 )
             yield SnapshotChunk(held.blob, 0, True, text, held.version)
 
+    async def downgrade(self, action: DowngradeAction, version: str = "") -> rpc_pb2.DowngradeResponse:
+        """Check whether the cluster could go back to ``version``, begin it, or call it off."""
+        request = rpc_pb2.DowngradeRequest(action=_DOWNGRADES[action], version=version)
+        return await self._connections.unary(methods.DOWNGRADE, request)
+
     # -- private ---------------------------------------------------------------
+
+    async def _snapshot_token(self, endpoint: str | None) -> str:
+        """A token that the servers take: in the middle of a snapshot it would be late to fetch another."""
+        token = await self._connections.tokens.current()
+        if token:
+            await self.status(endpoint)  # fetches another token if this one is outdated
+            token = await self._connections.tokens.current()
+        return token
 
     async def _leader(self) -> tuple[str, int]:
         """The leader's endpoint and id."""

@@ -9,9 +9,14 @@ from kvnode.pb import rpc_pb2
 
 __all__ = [
     "ALARM",
+    "AUTHENTICATE",
+    "AUTH_DISABLE",
+    "AUTH_ENABLE",
+    "AUTH_STATUS",
     "COMPACT",
     "DEFRAGMENT",
     "DELETE_RANGE",
+    "DOWNGRADE",
     "HASH_KV",
     "LEASE_GRANT",
     "LEASE_KEEP_ALIVE",
@@ -26,9 +31,23 @@ __all__ = [
     "MOVE_LEADER",
     "PUT",
     "RANGE",
+    "RANGE_STREAM",
+    "ROLE_ADD",
+    "ROLE_DELETE",
+    "ROLE_GET",
+    "ROLE_GRANT_PERMISSION",
+    "ROLE_LIST",
+    "ROLE_REVOKE_PERMISSION",
     "SNAPSHOT",
     "STATUS",
     "TXN",
+    "USER_ADD",
+    "USER_CHANGE_PASSWORD",
+    "USER_DELETE",
+    "USER_GET",
+    "USER_GRANT_ROLE",
+    "USER_LIST",
+    "USER_REVOKE_ROLE",
     "WATCH",
     "Method",
 ]
@@ -55,6 +74,7 @@ def _method(
 
 
 RANGE = _method("KV", "Range", rpc_pb2.RangeRequest, rpc_pb2.RangeResponse, is_read=True)
+RANGE_STREAM = _method("KV", "RangeStream", rpc_pb2.RangeRequest, rpc_pb2.RangeStreamResponse, is_read=True)
 PUT = _method("KV", "Put", rpc_pb2.PutRequest, rpc_pb2.PutResponse)
 DELETE_RANGE = _method("KV", "DeleteRange", rpc_pb2.DeleteRangeRequest, rpc_pb2.DeleteRangeResponse)
 # A transaction may be only reads; `Client.txn` looks inside and says so per call.
@@ -91,3 +111,50 @@ DEFRAGMENT = _method("Maintenance", "Defragment", rpc_pb2.DefragmentRequest, rpc
 HASH_KV = _method("Maintenance", "HashKV", rpc_pb2.HashKVRequest, rpc_pb2.HashKVResponse, is_read=True)
 SNAPSHOT = _method("Maintenance", "Snapshot", rpc_pb2.SnapshotRequest, rpc_pb2.SnapshotResponse, is_read=True)
 MOVE_LEADER = _method("Maintenance", "MoveLeader", rpc_pb2.MoveLeaderRequest, rpc_pb2.MoveLeaderResponse)
+DOWNGRADE = _method("Maintenance", "Downgrade", rpc_pb2.DowngradeRequest, rpc_pb2.DowngradeResponse)
+
+# Checking a password changes nothing that a second check would notice.
+AUTHENTICATE = _method(
+    "Auth", "Authenticate", rpc_pb2.AuthenticateRequest, rpc_pb2.AuthenticateResponse, is_read=True
+)
+AUTH_ENABLE = _method("Auth", "AuthEnable", rpc_pb2.AuthEnableRequest, rpc_pb2.AuthEnableResponse)
+AUTH_DISABLE = _method("Auth", "AuthDisable", rpc_pb2.AuthDisableRequest, rpc_pb2.AuthDisableResponse)
+AUTH_STATUS = _method(
+    "Auth", "AuthStatus", rpc_pb2.AuthStatusRequest, rpc_pb2.AuthStatusResponse, is_read=True
+)
+USER_ADD = _method("Auth", "UserAdd", rpc_pb2.AuthUserAddRequest, rpc_pb2.AuthUserAddResponse)
+USER_DELETE = _method("Auth", "UserDelete", rpc_pb2.AuthUserDeleteRequest, rpc_pb2.AuthUserDeleteResponse)
+USER_GET = _method("Auth", "UserGet", rpc_pb2.AuthUserGetRequest, rpc_pb2.AuthUserGetResponse, is_read=True)
+USER_LIST = _method(
+    "Auth", "UserList", rpc_pb2.AuthUserListRequest, rpc_pb2.AuthUserListResponse, is_read=True
+)
+USER_CHANGE_PASSWORD = _method(
+    "Auth",
+    "UserChangePassword",
+    rpc_pb2.AuthUserChangePasswordRequest,
+    rpc_pb2.AuthUserChangePasswordResponse,
+)
+USER_GRANT_ROLE = _method(
+    "Auth", "UserGrantRole", rpc_pb2.AuthUserGrantRoleRequest, rpc_pb2.AuthUserGrantRoleResponse
+)
+USER_REVOKE_ROLE = _method(
+    "Auth", "UserRevokeRole", rpc_pb2.AuthUserRevokeRoleRequest, rpc_pb2.AuthUserRevokeRoleResponse
+)
+ROLE_ADD = _method("Auth", "RoleAdd", rpc_pb2.AuthRoleAddRequest, rpc_pb2.AuthRoleAddResponse)
+ROLE_DELETE = _method("Auth", "RoleDelete", rpc_pb2.AuthRoleDeleteRequest, rpc_pb2.AuthRoleDeleteResponse)
+ROLE_GET = _method("Auth", "RoleGet", rpc_pb2.AuthRoleGetRequest, rpc_pb2.AuthRoleGetResponse, is_read=True)
+ROLE_LIST = _method(
+    "Auth", "RoleList", rpc_pb2.AuthRoleListRequest, rpc_pb2.AuthRoleListResponse, is_read=True
+)
+ROLE_GRANT_PERMISSION = _method(
+    "Auth",
+    "RoleGrantPermission",
+    rpc_pb2.AuthRoleGrantPermissionRequest,
+    rpc_pb2.AuthRoleGrantPermissionResponse,
+)
+ROLE_REVOKE_PERMISSION = _method(
+    "Auth",
+    "RoleRevokePermission",
+    rpc_pb2.AuthRoleRevokePermissionRequest,
+    rpc_pb2.AuthRoleRevokePermissionResponse,
+)

@@ -27,6 +27,7 @@ from kvclient.errors import (
     was_refused,
 )
 from kvclient.methods import WATCH
+from kvclient.tokens import token_metadata
 
 __all__ = ["WatchBatch", "Watcher"]
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S: Final = 0.05
 _MAX_BACKOFF_S: Final = 1.0
+# See `connection`: other changes of users and roles may outdate a token at once.
+_TOKEN_RENEWALS: Final = 3
 
 # Answers that the next endpoint, or the same one a second later, would only repeat.
 _FINAL: Final = frozenset(
@@ -175,13 +178,19 @@ class Watcher:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._connections.timeout_s
         backoff_s = _FIRST_BACKOFF_S
+        renewals = _TOKEN_RENEWALS
+        token = ""
         while not self._is_closed:
             try:
-                await self._open()
+                token = await self._connections.tokens.current()
+                await self._open(token)
                 self._was_established = True
                 return
             except KvClientError as error:
                 await self._drop()
+                if renewals and await self._connections.tokens.renewed_after(error, token):
+                    renewals -= 1
+                    continue
                 if _is_final(error):
                     raise
                 # Before the first success a mistyped address must fail, not hang.
@@ -198,10 +207,10 @@ class Watcher:
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
 
-    async def _open(self) -> None:
+    async def _open(self, token: str) -> None:
         channel, self._endpoint = await self._stack.enter_async_context(self._connections.channel())
         stream: Stream = channel.stream_stream(WATCH.path, WATCH.serialize, WATCH.deserialize)(
-            metadata=aio.Metadata(*self._metadata)
+            metadata=aio.Metadata(*self._metadata, *token_metadata(token))
         )
         self._stack.callback(stream.cancel)
         self._stream = stream
@@ -295,6 +304,7 @@ class Watcher:
                 "etcdserver: mvcc: required revision has been compacted",
                 endpoint=self._endpoint,
                 compact_revision=response.compact_revision,
+                response=response,
             )
         reason, code = response.cancel_reason or "watch canceled by the server", StatusCode.CANCELLED
         match = _GO_ERROR.fullmatch(reason)

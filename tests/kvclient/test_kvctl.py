@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from kvnode.pb import rpc_pb2
 from kvtest.commands import Finished, run_kvctl
 from kvtest.ports import free_port
 from kvtest.processes import ClusterProcesses, is_real_etcd, wait_until
@@ -108,8 +109,13 @@ def test_interactive_transactions_say_what_they_wait_for(kvctl: Kvctl, space: st
 
 def test_a_malformed_transaction_is_refused_before_anything_is_sent(kvctl: Kvctl) -> None:
     done = kvctl("txn", stdin=b"mod(k) >\n\n\n\n")
-    assert done.code == 128
+    assert done.code == 3
     assert "malformed comparison 'mod(k) >'" in done.error_text
+
+
+def test_a_transaction_whose_input_ends_early_is_refused(kvctl: Kvctl) -> None:
+    done = kvctl("txn", stdin=b"")
+    assert (done.code, done.stdout) == (3, b"")
 
 
 def test_compaction_is_told_and_a_second_one_is_an_error(kvctl: Kvctl, space: str) -> None:
@@ -206,7 +212,7 @@ def test_watching_compacted_history_says_where_it_could_begin(kvctl: Kvctl, spac
     revision = json.loads(ok(kvctl("put", space + "k", "2", "-w", "json")))["header"]["revision"]
     ok(kvctl("compaction", str(revision)))
     done = kvctl("watch", space + "k", f"--rev={old}")
-    assert done.code == 1
+    assert done.code == 5
     assert f"the oldest revision to watch from is {revision}" in done.error_text
 
 
@@ -228,8 +234,8 @@ def test_lease_commands_print_what_etcdctl_prints(kvctl: Kvctl, space: str) -> N
     assert ok(kvctl("lease", "keep-alive", "--once", lease)) == f"lease {lease} keepalived with TTL(60)\n"
     assert ok(kvctl("lease", "revoke", lease)) == f"lease {lease} revoked\n"
     assert ok(kvctl("lease", "timetolive", lease)) == f"lease {lease} already expired\n"
-    done = kvctl("lease", "keep-alive", lease)
-    assert (done.code, done.error_text) == (1, f"Error: lease {lease} expired or revoked\n")
+    assert ok(kvctl("lease", "keep-alive", lease)) == f"lease {lease} expired or revoked.\n"
+    assert kvctl("lease", "keep-alive", "--once", lease).code == 2
 
 
 def test_members_are_listed_and_a_learner_comes_and_goes(tmp_path: Path) -> None:
@@ -282,13 +288,15 @@ def test_endpoint_health_and_hash_cover_the_whole_cluster(trio: ClusterProcesses
 def test_a_sick_endpoint_is_reported_beside_the_healthy_one(single: ClusterProcesses) -> None:
     dead = f"127.0.0.1:{free_port()}"
     done = run_kvctl([dead, *single.endpoints], "endpoint", "health")
-    assert (done.code, done.error_text) == (1, f"Error: unhealthy: {dead}\n")
-    assert f"{dead} is unhealthy: Connection refused\n" in done.text
+    assert (done.code, done.error_text) == (
+        1,
+        f"{dead} is unhealthy: failed to commit proposal: Connection refused\nError: unhealthy cluster\n",
+    )
     assert f"{single.endpoints[0]} is healthy" in done.text
     done = run_kvctl([dead, *single.endpoints], "endpoint", "status")
     assert done.code == 1
     assert done.text.startswith(single.endpoints[0])
-    assert done.error_text.startswith(f"Failed to get the status of endpoint {dead}: Connection refused\n")
+    assert done.error_text == f"Failed to get the status of endpoint {dead} (Connection refused)\n"
 
 
 def test_leadership_moves_from_a_follower_too(trio: ClusterProcesses) -> None:
@@ -315,7 +323,7 @@ def test_a_snapshot_is_saved_quietly_in_a_pipe(kvctl: Kvctl, tmp_path: Path) -> 
 
 def test_a_snapshot_into_no_directory_is_refused(kvctl: Kvctl, tmp_path: Path) -> None:
     done = kvctl("snapshot", "save", str(tmp_path / "missing" / "snapshot"))
-    assert (done.code, "does not exist" in done.error_text) == (128, True)
+    assert (done.code, "does not exist" in done.error_text) == (5, True)
 
 
 def test_a_file_that_is_no_snapshot_is_said_to_be_none(kvctl: Kvctl, tmp_path: Path) -> None:
@@ -374,39 +382,88 @@ def test_options_come_from_the_environment(single: ClusterProcesses, monkeypatch
     monkeypatch.setenv("ETCDCTL_ENDPOINTS", ",".join(single.endpoints))
     assert run_plain("get", "nothing").returncode == 0
     monkeypatch.setenv("KVCTL_ENDPOINTS", f"127.0.0.1:{free_port()}")
-    assert run_plain("get", "nothing").returncode == 2
+    assert run_plain("get", "nothing").returncode == 1
     assert run_plain("--endpoints", single.endpoints[0], "get", "nothing").returncode == 0
     assert run_plain("get", "nothing", "--endpoints", single.endpoints[0]).returncode == 0
 
 
-def test_an_unreachable_cluster_is_exit_code_2_with_each_reason() -> None:
+def test_an_unreachable_cluster_is_an_error_with_each_reason() -> None:
     dead = f"127.0.0.1:{free_port()}"
     done = run_kvctl([dead], "get", "k")
-    assert (done.code, done.stdout) == (2, b"")
+    assert (done.code, done.stdout) == (1, b"")
     assert done.error_text == f"Error: cannot connect to {dead}: Connection refused\n"
 
 
 @pytest.mark.parametrize(
-    ("args", "reason"),
+    ("args", "code", "reason"),
     [
-        pytest.param(["get"], "Missing argument 'KEY'", id="missing-argument"),
-        pytest.param(["get", "k", "--bogus"], "--bogus", id="unknown-option"),
-        pytest.param(["bogus"], "No such command 'bogus'", id="unknown-command"),
-        pytest.param(["get", "a", "b", "--prefix"], "only one argument", id="contradiction"),
-        pytest.param(["get", "k", "--prefix", "--from-key"], "exclude each other", id="two-ranges"),
-        pytest.param(["lease", "revoke", "xyz"], "not a hexadecimal id", id="bad-id"),
-        pytest.param(["-w", "yaml", "get", "k"], "'yaml' is not one of", id="unknown-format"),
-        pytest.param(["--command-timeout=soon", "get", "k"], "not a duration", id="bad-duration"),
-        pytest.param(["--endpoints=ftp://h:1", "get", "k"], "unknown scheme 'ftp'", id="bad-endpoint"),
-        pytest.param(["--cert=x", "get", "k"], "both its certificate file and its key", id="half-a-pair"),
-        pytest.param(["snapshot", "restore", "/dev/null"], "--data-dir", id="restore-without-target"),
+        pytest.param(["get"], 128, "Missing argument 'KEY'", id="missing-argument"),
+        pytest.param(["get", "k", "--bogus"], 1, "--bogus", id="unknown-option"),
+        pytest.param(["get", "k", "--limit"], 1, "requires an argument", id="option-without-value"),
+        pytest.param(["get", "k", "--limit", "x"], 1, "not a valid integer", id="bad-number"),
+        pytest.param(["get", "k", "--order", "up"], 4, "'up' is not one of", id="unknown-choice"),
+        pytest.param(["bogus"], 1, 'unknown command "bogus"', id="unknown-command"),
+        pytest.param(["m"], 1, 'unknown command "m"', id="ambiguous-command"),
+        pytest.param(["get", "a", "b", "--prefix"], 128, "only one argument", id="contradiction"),
+        pytest.param(["get", "k", "--prefix", "--from-key"], 128, "exclude each other", id="two-ranges"),
+        pytest.param(["lease", "revoke", "xyz"], 128, "not a hexadecimal id", id="bad-id"),
+        pytest.param(["lease", "grant", "x"], 128, "not a valid integer", id="bad-ttl"),
+        pytest.param(["compaction", "x"], 1, "not a valid integer", id="bad-revision"),
+        pytest.param(["-w", "yaml", "get", "k"], 4, "'yaml' is not one of", id="unknown-format"),
+        pytest.param(["--command-timeout=soon", "get", "k"], 1, "not a duration", id="bad-duration"),
+        pytest.param(["--endpoints=ftp://h:1", "get", "k"], 128, "unknown scheme 'ftp'", id="bad-endpoint"),
+        pytest.param(
+            ["--cert=x", "get", "k"], 128, "both its certificate file and its key", id="half-a-pair"
+        ),
+        pytest.param(["put", "k"], 128, "put needs a value", id="no-value"),
+        pytest.param(["snapshot", "restore", "/dev/null"], 128, "--data-dir", id="restore-without-target"),
+        pytest.param(["role", "grant-permission", "r", "rw", "k"], 128, "permission type", id="bad-access"),
+        pytest.param(["user", "add", ":secret"], 128, "empty user name", id="empty-user"),
+        pytest.param(["downgrade", "validate", ""], 128, "not provided", id="empty-version"),
+        pytest.param(["-d", "example.org", "get", "k"], 128, "not supported", id="dns-discovery"),
     ],
 )
-def test_wrong_usage_is_exit_code_128_with_a_reason(args: list[str], reason: str) -> None:
+def test_wrong_usage_has_etcdctls_exit_code_and_a_reason(args: list[str], code: int, reason: str) -> None:
     done = run_kvctl([], *args)
-    assert done.code == 128
+    assert done.code == code
     assert done.error_text.startswith("Error: ")
     assert reason in done.error_text
+
+
+def test_a_command_may_be_shortened_while_only_one_begins_so(kvctl: Kvctl) -> None:
+    assert ok(kvctl("mem", "li")) == ok(kvctl("member", "list"))
+
+
+def test_a_group_without_command_shows_its_help(kvctl: Kvctl) -> None:
+    shown = ok(kvctl("user"))
+    assert "grant-role" in shown
+
+
+def test_the_global_options_are_printed() -> None:
+    shown = ok(run_kvctl([], "options"))
+    assert {"--user", "--password", "--hex", "--keepalive-time"} <= set(re.findall(r"--[a-z-]+", shown))
+
+
+def test_flags_may_be_given_a_truth_value_before_the_command_too(kvctl: Kvctl, space: str) -> None:
+    ok(kvctl("put", space + "k", "v"))
+    args = ("--hex=true", "--insecure-transport=true", "get", space + "k", "--print-value-only=true")
+    assert ok(kvctl(*args)) == "\\x76\n"
+    assert ok(kvctl("--hex", "get", space + "k", "--hex=false", "--print-value-only")) == "\\x76\n"
+
+
+def test_messages_are_printed_as_they_are(kvctl: Kvctl, space: str) -> None:
+    ok(kvctl("put", space + "k", "v"))
+    done = kvctl("get", space + "k", "-w", "protobuf")
+    assert rpc_pb2.RangeResponse.FromString(done.stdout).kvs[0].value == b"v"
+    refused = kvctl("endpoint", "health", "-w", "protobuf")
+    assert (refused.code, refused.error_text) == (4, "Error: protobuf not supported as output format\n")
+
+
+def test_deleting_a_range_leaves_time_to_think(kvctl: Kvctl, space: str) -> None:
+    done = kvctl("del", space + "a", space + "b")
+    assert (done.code, done.text) == (0, "0\n")
+    assert done.error_text.startswith(f'Warning: Keys between "{space}a" and "{space}b" will be deleted.')
+    assert ok(kvctl("del", space + "a", space + "b", "--range")) == "0\n"
 
 
 def test_a_reader_that_leaves_early_is_no_crash(single: ClusterProcesses, kvctl: Kvctl, space: str) -> None:

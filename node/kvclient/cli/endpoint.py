@@ -56,7 +56,7 @@ def status() -> None:
             EndpointStatus(name, answer) for name, answer in answers if not isinstance(answer, KvClientError)
         ]
         session().printer(for_people="table").endpoint_status(reports)
-        _report_failures("get the status of", answers)
+        _report_failures("get the status of", answers, with_reason=False)
 
     session().run(ask)
 
@@ -74,7 +74,7 @@ def hashkv(rev: int) -> None:
             EndpointHash(name, answer) for name, answer in answers if not isinstance(answer, KvClientError)
         ]
         session().printer(for_people="table").endpoint_hashes(reports)
-        _report_failures("get the hash of", answers)
+        _report_failures("get the hash of", answers, with_reason=True)
 
     session().run(ask)
 
@@ -88,9 +88,8 @@ def health() -> None:
         endpoints = await _endpoints(client)
         reports = await asyncio.gather(*(_health_of(name) for name in endpoints))
         session().printer(for_people="table").endpoint_health(reports)
-        sick = [report.endpoint for report in reports if not report.is_healthy]
-        if sick:
-            raise CommandFailedError(f"unhealthy: {', '.join(sick)}")
+        if not all(report.is_healthy for report in reports):
+            raise CommandFailedError("unhealthy cluster")
 
     session().run(ask)
 
@@ -133,24 +132,29 @@ async def _health_of(name: str) -> EndpointHealth:
                 # The member decided this by itself, with a quorum: it works.
                 if error.code is not StatusCode.PERMISSION_DENIED:
                     raise
-            raised = await client.maintenance.alarms()
-            if raised.alarms:
-                failure = f"active alarms: {_alarm_list(raised.alarms)}"
+            failure = await _alarm_failure(client)
         except ConnectionFailedError as error:
             failure = error.failures[0][1]
         except KvClientError as error:
-            failure = f"failed to commit proposal: {error.text}"
+            failure = error.text
     return EndpointHealth(name, not failure, time.monotonic() - started_s, failure)
 
 
-def _alarm_list(alarms: Sequence[rpc_pb2.AlarmMember]) -> str:
-    return ", ".join(f"{rpc_pb2.AlarmType.Name(a.alarm)} on {a.memberID:x}" for a in alarms)
+async def _alarm_failure(client: Client) -> str:
+    try:
+        raised = await client.maintenance.alarms()
+    except KvClientError:
+        return "Unable to fetch the alarm list"
+    if not raised.alarms:
+        return ""
+    return "Active Alarm(s): " + "".join(f"{rpc_pb2.AlarmType.Name(a.alarm)} " for a in raised.alarms)
 
 
-def _report_failures(what: str, answers: Sequence[tuple[str, object]]) -> None:
-    failures = [(name, answer) for name, answer in answers if isinstance(answer, KvClientError)]
-    for name, failure in failures:
-        reason = failure.failures[0][1] if isinstance(failure, ConnectionFailedError) else failure.text
-        click.echo(f"Failed to {what} endpoint {name}: {reason}", err=True)
-    if failures:
-        raise CommandFailedError(f"{len(failures)} of {len(answers)} endpoints failed")
+def _report_failures(what: str, answers: Sequence[tuple[str, object]], *, with_reason: bool) -> None:
+    reason = ""
+    for name, failure in answers:
+        if isinstance(failure, KvClientError):
+            reason = failure.failures[0][1] if isinstance(failure, ConnectionFailedError) else failure.text
+            click.echo(f"Failed to {what} endpoint {name} ({reason})", err=True)
+    if reason:
+        raise CommandFailedError(reason if with_reason else "")

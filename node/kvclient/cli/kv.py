@@ -1,6 +1,7 @@
 """get, put, del, compaction; and the requests they stand for, which `txn` builds as well."""
 
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from kvclient.cli.app import KvctlCommand
 from kvclient.cli.session import session
 from kvclient.cli.values import HEX_ID, REVISION
 from kvclient.keys import KeyRange, as_bytes, everything, from_key, prefix
+from kvclient.output.go_text import quoted
 from kvclient.output.printer import RangeView
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "put_request",
     "range_request",
 ]
+
+_THINKING_S: Final = 2
 
 _ORDERS: Final = {
     "ASCEND": rpc_pb2.RangeRequest.ASCEND,
@@ -87,6 +91,8 @@ def put(**params: Any) -> None:
     value: bytes | None = None
     if params["value"] is None and not params["ignore_value"]:
         value = sys.stdin.buffer.read()
+        if not value:
+            raise click.UsageError("put needs a value, as an argument or from standard input")
     request = put_request(params, value=value)
     response = session().run(lambda client: client.call(methods.PUT, request))
     session().printer().put(response)
@@ -97,13 +103,15 @@ def put(**params: Any) -> None:
 @click.argument("range_end", required=False)
 @click.option("--prefix", is_flag=True, help="Every key that begins with KEY.")
 @click.option("--from-key", is_flag=True, help="Every key that is not smaller than KEY.")
-@click.option("--range", "is_range", is_flag=True, help="Says that RANGE_END is meant as one.")
+@click.option("--range", "is_range", is_flag=True, help="RANGE_END is meant as one: don't wait.")
 @click.option("--prev-kv", is_flag=True, help="Show what was deleted.")
 def delete(**params: Any) -> None:
     """Delete KEY, or the keys from KEY up to but not including RANGE_END."""
     from kvclient import methods
 
     request = delete_request(params)
+    if params["range_end"] is not None and not params["is_range"]:
+        _leave_time_to_think(params["key"], params["range_end"])
     response = session().run(lambda client: client.call(methods.DELETE_RANGE, request))
     session().printer().delete(response)
 
@@ -115,6 +123,17 @@ def compaction(revision: int, physical: bool) -> None:
     """Forget what was overwritten before REVISION."""
     response = session().run(lambda client: client.compact(revision, is_physical=physical))
     session().printer().compact(revision, response)
+
+
+def _leave_time_to_think(key: str, range_end: str) -> None:
+    """Two arguments may be meant as two keys; what lies between them would be lost."""
+    click.echo(
+        f"Warning: Keys between {quoted(key)} and {quoted(range_end)} will be deleted. "
+        f"Please interrupt the command within next {_THINKING_S} seconds to cancel. "
+        "You can provide `--range` flag to avoid the delay.",
+        err=True,
+    )
+    time.sleep(_THINKING_S)
 
 
 # -- requests ------------------------------------------------------------------

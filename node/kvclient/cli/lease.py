@@ -1,17 +1,21 @@
 """lease grant, revoke, timetolive, list, keep-alive."""
 
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import Final
 
 import click
 
 from kvclient.cli.app import LazyGroup
-from kvclient.cli.session import CommandFailedError, session
+from kvclient.cli.session import CommandFailedError, described, session
 from kvclient.cli.values import HEX_ID
 from kvclient.client import Client
-from kvclient.errors import LeaseNotFoundError
-from kvclient.output.stdout import flush
+from kvclient.errors import KvClientError, LeaseNotFoundError
+from kvclient.output.stdout import flush, write_line
 
 __all__ = ["lease"]
+
+_EXIT_BAD_CONNECTION: Final = 2
 
 lease = LazyGroup("lease", help="Grant, renew, inspect and revoke leases.")
 
@@ -21,7 +25,8 @@ lease = LazyGroup("lease", help="Grant, renew, inspect and revoke leases.")
 @click.option("--id", "lease_id", type=HEX_ID, default=0, help="Instead of one that the server chooses.")
 def grant(ttl: int, lease_id: int) -> None:
     """A new lease that lives TTL seconds unless it is renewed."""
-    response = session().run(lambda client: client.lease.grant(ttl, lease_id=lease_id))
+    with _failing("failed to grant lease"):
+        response = session().run(lambda client: client.lease.grant(ttl, lease_id=lease_id))
     session().printer().lease_granted(response)
 
 
@@ -29,7 +34,8 @@ def grant(ttl: int, lease_id: int) -> None:
 @click.argument("lease_id", type=HEX_ID)
 def revoke(lease_id: int) -> None:
     """End a lease and delete the keys attached to it."""
-    response = session().run(lambda client: client.lease.revoke(lease_id))
+    with _failing("failed to revoke lease"):
+        response = session().run(lambda client: client.lease.revoke(lease_id))
     session().printer().lease_revoked(lease_id, response)
 
 
@@ -38,14 +44,16 @@ def revoke(lease_id: int) -> None:
 @click.option("--keys", is_flag=True, help="Show the keys attached to it.")
 def timetolive(lease_id: int, keys: bool) -> None:
     """How long a lease has left."""
-    response = session().run(lambda client: client.lease.time_to_live(lease_id, keys=keys))
+    with _failing(exit_code=_EXIT_BAD_CONNECTION):
+        response = session().run(lambda client: client.lease.time_to_live(lease_id, keys=keys))
     session().printer().lease_time_to_live(response, with_keys=keys)
 
 
 @lease.command("list")
 def list_leases() -> None:
     """All leases."""
-    response = session().run(lambda client: client.lease.list())
+    with _failing(exit_code=_EXIT_BAD_CONNECTION):
+        response = session().run(lambda client: client.lease.list())
     session().printer().leases(response)
 
 
@@ -57,14 +65,29 @@ def keep_alive(lease_id: int, once: bool) -> None:
 
     async def renew(client: Client) -> None:
         printer = session().printer()
-        try:
-            async with aclosing(client.lease.keep_alive(lease_id)) as renewals:
-                async for response in renewals:
-                    printer.lease_renewed(response)
-                    flush()
-                    if once:
-                        return
-        except LeaseNotFoundError:
-            raise CommandFailedError(f"lease {lease_id:016x} expired or revoked") from None
+        async with aclosing(client.lease.keep_alive(lease_id)) as renewals:
+            async for response in renewals:
+                printer.lease_renewed(response)
+                flush()
+                if once:
+                    return
 
-    session().run(renew)
+    with _failing(exit_code=_EXIT_BAD_CONNECTION):
+        try:
+            session().run(renew)
+        except LeaseNotFoundError:
+            if once:
+                raise
+            # Its end is what was waited for.
+            if session().is_plain:
+                write_line(f"lease {lease_id:016x} expired or revoked.")
+
+
+@contextmanager
+def _failing(what: str = "", *, exit_code: int = 1) -> Iterator[None]:
+    """Give a refusal etcdctl's words in front, and its exit code."""
+    try:
+        yield
+    except KvClientError as error:
+        text = f"{what} ({described(error)})" if what else described(error)
+        raise CommandFailedError(text, exit_code=exit_code) from None

@@ -1,18 +1,19 @@
-"""move-leader, defrag, alarm, version."""
+"""move-leader, defrag, alarm, options, version."""
 
 import time
 
 import click
 
-from kvclient.cli.app import KvctlCommand, LazyGroup
+from kvclient.cli.app import KvctlCommand, LazyGroup, global_options
 from kvclient.cli.endpoint import chosen_endpoints
 from kvclient.cli.session import CommandFailedError, session
 from kvclient.cli.values import HEX_ID
 from kvclient.client import Client
 from kvclient.errors import KvClientError
+from kvclient.output.go_text import duration
 from kvclient.output.printer import EndpointDefrag
 
-__all__ = ["alarm", "defrag", "move_leader", "version"]
+__all__ = ["alarm", "defrag", "move_leader", "options", "version"]
 
 
 @click.command("move-leader", cls=KvctlCommand)
@@ -51,9 +52,12 @@ def defrag(cluster: bool) -> None:
     session().printer().defragmented(reports)
     failed = [report for report in reports if report.error]
     for report in failed:
-        click.echo(f"Failed to defragment {report.endpoint}: {report.error}", err=True)
+        took = duration(report.took_s)
+        click.echo(
+            f"Failed to defragment etcd member[{report.endpoint}]. took {took}. ({report.error})", err=True
+        )
     if failed:
-        raise CommandFailedError(f"{len(failed)} of {len(reports)} endpoints failed")
+        raise CommandFailedError("")
 
 
 alarm = LazyGroup("alarm", help="List or lower alarms.")
@@ -73,16 +77,25 @@ def alarm_disarm() -> None:
     async def disarm(client: Client) -> None:
         from kvnode.pb import rpc_pb2
 
+        # Of several answers, so without a header.
         done = rpc_pb2.AlarmResponse()
         raised = await client.maintenance.alarms()
-        done.header.CopyFrom(raised.header)
         for member_alarm in raised.alarms:
             response = await client.maintenance.disarm(member_alarm)
-            done.header.CopyFrom(response.header)
             done.alarms.extend(response.alarms)
         session().printer().alarms(done)
 
     session().run(disarm)
+
+
+@click.command("options", cls=KvctlCommand)
+def options() -> None:
+    """Print the global options, which stand before or after any command's name."""
+    ctx = click.get_current_context()
+    formatter = ctx.make_formatter()
+    records = [param.get_help_record(ctx) for param in global_options(has_environment=True)]
+    formatter.write_dl([record for record in records if record is not None])
+    click.echo(formatter.getvalue(), nl=False)
 
 
 @click.command("version", cls=KvctlCommand)

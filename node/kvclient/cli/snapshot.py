@@ -1,17 +1,24 @@
 """snapshot save, status, restore."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import click
 
 from kvclient.cli.app import LazyGroup
-from kvclient.cli.session import CommandFailedError, session
+from kvclient.cli.session import CommandFailedError, described, session
+from kvclient.client import Client
+from kvclient.errors import KvClientError
 from kvclient.output.printer import SavedFile
+from kvclient.snapshot_file import SavedSnapshot, save_snapshot
 
 __all__ = ["snapshot"]
+
+_EXIT_INTERRUPTED: Final = 5
 
 snapshot = LazyGroup("snapshot", help="Save, inspect and restore snapshots.")
 
@@ -23,15 +30,23 @@ def save(file: Path) -> None:
 
     FILE appears only when it is complete and its checksum was right.
     """
-    from kvclient.snapshot_file import save_snapshot
-
     if not file.parent.is_dir():
-        raise click.UsageError(f"the directory {file.parent} does not exist")
-    with _progress(str(file)) as report:
-        saved = session().run(lambda client: save_snapshot(client, file, on_progress=report))
+        raise CommandFailedError(f"the directory {file.parent} does not exist", exit_code=_EXIT_INTERRUPTED)
+    try:
+        with _progress(str(file)) as report:
+            saved = session().run(lambda client: _save(client, file, report))
+    except (KvClientError, OSError, TimeoutError) as error:
+        text = described(error) if isinstance(error, KvClientError) else str(error)
+        raise CommandFailedError(text, exit_code=_EXIT_INTERRUPTED) from None
     session().printer().snapshot_saved(
         SavedFile(saved.path, saved.size_bytes, saved.sha256, saved.server_version, saved.endpoint)
     )
+
+
+async def _save(client: Client, file: Path, report: Callable[[int, int], None] | None) -> SavedSnapshot:
+    """Without a bound in time, unless the user set one."""
+    async with asyncio.timeout(session().command_timeout_s):
+        return await save_snapshot(client, file, on_progress=report)
 
 
 @snapshot.command("status")

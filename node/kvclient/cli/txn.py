@@ -2,16 +2,18 @@
 
 import sys
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Final
 
 import click
 
 from kvclient.cli.app import KvctlCommand
-from kvclient.cli.session import session
+from kvclient.cli.session import CommandFailedError, session
 from kvclient.cli.txn_grammar import TransactionText, parse_compare, parse_operation
 from kvclient.output.printer import TxnViews
 
 __all__ = ["txn"]
+
+_EXIT_INVALID_INPUT: Final = 3
 
 
 @click.command("txn", cls=KvctlCommand)
@@ -35,7 +37,7 @@ def txn(interactive: bool) -> None:
     try:
         text = _read(sys.stdin, is_prompting=interactive)
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise CommandFailedError(str(error), exit_code=_EXIT_INVALID_INPUT) from None
     request = rpc_pb2.TxnRequest(
         compare=text.compares,
         success=[operation.request for operation in text.success],
@@ -64,8 +66,13 @@ def _read(source: IO[str], *, is_prompting: bool) -> TransactionText:
 
 
 def _block(source: IO[str]) -> Iterator[str]:
-    """Lines up to an empty one or the end of the input."""
+    """Lines up to an empty one.
+
+    Raises:
+        ValueError: The input ends before it: half a transaction is none.
+    """
     for line in iter(source.readline, ""):
         if not line.strip():
             return
         yield line.strip()
+    raise ValueError("the input ended before the empty line that ends a block")

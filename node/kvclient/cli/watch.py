@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import click
 from kvnode.pb import kv_pb2
@@ -16,7 +16,7 @@ from kvclient.cli.kv import key_range_of
 from kvclient.cli.session import CommandFailedError, session
 from kvclient.cli.values import split_words
 from kvclient.client import Client
-from kvclient.errors import CompactedError
+from kvclient.errors import CompactedError, WatchCanceledError
 from kvclient.keys import KeyRange
 from kvclient.output.go_text import quoted
 from kvclient.output.stdout import flush
@@ -25,6 +25,9 @@ from kvclient.watch import WatchBatch, Watcher
 __all__ = ["watch"]
 
 _EXEC = "kvclient.watch.exec"
+
+_EXIT_INVALID_INPUT: Final = 3
+_EXIT_INTERRUPTED: Final = 5
 
 
 class _WatchCommand(KvctlCommand):
@@ -81,7 +84,11 @@ def watch(interactive: bool, more_keys: tuple[str, ...], **params: Any) -> None:
     if interactive:
         if params["key"] is not None:
             raise click.UsageError("with --interactive the keys are read from standard input")
-        session().run(_interactive)
+        try:
+            session().run(_interactive)
+        except BaseExceptionGroup as group:
+            # Whatever ended one watch ends them all; the first says why.
+            raise group.exceptions[0] from None
         return
     if params["key"] is None and not more_keys:
         raise click.UsageError("watch needs a key")
@@ -133,9 +140,21 @@ async def _follow(watcher: Watcher, program: Sequence[str]) -> None:
                 if program:
                     await _run_for_events(batch, program)
     except CompactedError as error:
+        if error.response is not None:
+            printer.watch(WatchBatch(error.response.header.revision, (), error.response))
+            flush()
+        click.echo(
+            f"watch was canceled ({error.text}; the oldest revision to watch from is "
+            f"{error.compact_revision})",
+            err=True,
+        )
         raise CommandFailedError(
-            f"{error.text}; the oldest revision to watch from is {error.compact_revision} "
-            f"(endpoint {error.endpoint})"
+            f"watch is canceled by the server (endpoint {error.endpoint})", exit_code=_EXIT_INTERRUPTED
+        ) from None
+    except WatchCanceledError as error:
+        click.echo(f"watch was canceled ({error.text})", err=True)
+        raise CommandFailedError(
+            f"watch is canceled by the server (endpoint {error.endpoint})", exit_code=_EXIT_INTERRUPTED
         ) from None
 
 
@@ -164,7 +183,7 @@ async def _run_for_events(batch: WatchBatch, program: Sequence[str]) -> None:
 
 
 async def _interactive(client: Client) -> None:
-    """Commands line by line; the end of the input leaves the watches running."""
+    """Commands line by line; the end of the input ends the watches."""
     watchers: list[Watcher] = []
     async with asyncio.TaskGroup() as group:
         async for line in _lines_of_stdin():
@@ -184,6 +203,7 @@ async def _interactive(client: Client) -> None:
             watcher = _watcher(client, wanted)
             watchers.append(watcher)
             group.create_task(_follow(watcher, wanted.program))
+        raise CommandFailedError("error reading watch request line: EOF", exit_code=_EXIT_INVALID_INPUT)
 
 
 async def _lines_of_stdin() -> AsyncIterator[str]:

@@ -1,15 +1,18 @@
 """``"Name" : value`` lines, one per field, as etcdctl's ``-w fields``."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kvnode.pb import kv_pb2, rpc_pb2
 
 from kvclient.output.go_text import duration, quoted
 from kvclient.output.printer import (
+    AnswerView,
     EndpointDefrag,
     EndpointHash,
     EndpointHealth,
     EndpointStatus,
+    FileHash,
     Printer,
     RangeView,
     RestoredSnapshot,
@@ -20,103 +23,107 @@ from kvclient.output.printer import (
 from kvclient.output.stdout import write_line
 from kvclient.watch import WatchBatch
 
+if TYPE_CHECKING:
+    from kvclient.output.printer import AnyResponse
+
 __all__ = ["FieldsPrinter"]
 
 
 class FieldsPrinter(Printer):
-    """Every field on a line of its own."""
+    """Every field on a line of its own; ids in hexadecimal if asked for."""
+
+    def __init__(self, *, is_hex: bool = False) -> None:
+        self._is_hex = is_hex
+
+    def answer(self, response: "AnyResponse", view: AnswerView) -> None:
+        self._header(response.header)
+        for name, value in view.fields:
+            write_line(f'"{name}" :{value}')
 
     def put(self, response: rpc_pb2.PutResponse) -> None:
-        _header(response.header)
+        self._header(response.header)
         if response.HasField("prev_kv"):
-            _kv(response.prev_kv, "Prev")
+            self._kv(response.prev_kv, "Prev")
 
     def range(self, response: rpc_pb2.RangeResponse, view: RangeView) -> None:
-        _header(response.header)
+        self._header(response.header)
         for kv in response.kvs:
-            _kv(kv)
+            self._kv(kv)
         _field("More", response.more)
         _field("Count", response.count)
 
     def delete(self, response: rpc_pb2.DeleteRangeResponse) -> None:
-        _header(response.header)
+        self._header(response.header)
         _field("Deleted", response.deleted)
         for kv in response.prev_kvs:
-            _kv(kv, "Prev")
+            self._kv(kv, "Prev")
 
     def txn(self, response: rpc_pb2.TxnResponse, views: TxnViews) -> None:
-        _header(response.header)
+        self._header(response.header)
         _field("Succeeded", response.succeeded)
-        for op in response.responses:
-            match op.WhichOneof("response"):
-                case "response_put":
-                    self.put(op.response_put)
-                case "response_range":
-                    self.range(op.response_range, RangeView())
-                case "response_delete_range":
-                    self.delete(op.response_delete_range)
-                case "response_txn":
-                    self.txn(op.response_txn, TxnViews())
+        self.txn_responses(response, views)
 
     def compact(self, revision: int, response: rpc_pb2.CompactionResponse) -> None:
-        _header(response.header)
+        self._header(response.header)
 
     def watch(self, batch: WatchBatch) -> None:
-        _header(batch.response.header)
+        if batch.is_progress and not batch.response.canceled:
+            write_line(f"progress notify: {batch.revision}")
+        self._header(batch.response.header)
         for event in batch.events:
             write_line(f'"Type" : {kv_pb2.Event.EventType.Name(event.type)}')
             if event.HasField("prev_kv"):
-                _kv(event.prev_kv, "Prev")
-            _kv(event.kv)
+                self._kv(event.prev_kv, "Prev")
+            self._kv(event.kv)
 
     def lease_granted(self, response: rpc_pb2.LeaseGrantResponse) -> None:
-        _header(response.header)
-        _field("ID", response.ID)
+        self._header(response.header)
+        self._lease_id("ID", response.ID)
         _field("TTL", response.TTL)
 
     def lease_revoked(self, lease_id: int, response: rpc_pb2.LeaseRevokeResponse) -> None:
-        _header(response.header)
+        self._header(response.header)
 
     def lease_renewed(self, response: rpc_pb2.LeaseKeepAliveResponse) -> None:
-        _header(response.header)
-        _field("ID", response.ID)
+        self._header(response.header)
+        self._lease_id("ID", response.ID)
         _field("TTL", response.TTL)
 
     def lease_time_to_live(self, response: rpc_pb2.LeaseTimeToLiveResponse, *, with_keys: bool) -> None:
-        _header(response.header)
-        _field("ID", response.ID)
+        self._header(response.header)
+        self._lease_id("ID", response.ID)
         _field("TTL", response.TTL)
         _field("GrantedTTL", response.grantedTTL)
         for key in response.keys:
             _field("Key", key)
 
     def leases(self, response: rpc_pb2.LeaseLeasesResponse) -> None:
-        _header(response.header)
+        self._header(response.header)
         for lease in response.leases:
-            _field("ID", lease.ID)
+            self._lease_id("ID", lease.ID)
 
     def members(self, response: rpc_pb2.MemberListResponse) -> None:
-        _cluster_header(response.header)
+        self._header(response.header)
         for member in response.members:
-            _member(member)
+            self._member(member)
 
     def member_added(self, name: str, response: rpc_pb2.MemberAddResponse) -> None:
-        _cluster_header(response.header)
-        _member(response.member)
+        self._header(response.header)
+        self._member(response.member)
 
     def member_removed(self, member_id: int, response: rpc_pb2.MemberRemoveResponse) -> None:
-        _cluster_header(response.header)
+        self._header(response.header)
 
     def member_updated(self, member_id: int, response: rpc_pb2.MemberUpdateResponse) -> None:
-        _cluster_header(response.header)
+        self._header(response.header)
 
     def member_promoted(self, member_id: int, response: rpc_pb2.MemberPromoteResponse) -> None:
-        _cluster_header(response.header)
+        self._header(response.header)
 
     def endpoint_status(self, reports: Sequence[EndpointStatus]) -> None:
         for report in reports:
             status = report.response
-            _header(status.header)
+            self._header(status.header)
             _field("Version", status.version)
             _field("StorageVersion", status.storageVersion)
             _field("DBSize", status.dbSize)
@@ -143,7 +150,7 @@ class FieldsPrinter(Printer):
 
     def endpoint_hashes(self, reports: Sequence[EndpointHash]) -> None:
         for report in reports:
-            _header(report.response.header)
+            self._header(report.response.header)
             _field("Endpoint", report.endpoint)
             _field("Hash", report.response.hash)
             _field("HashRevision", report.response.hash_revision)
@@ -157,9 +164,9 @@ class FieldsPrinter(Printer):
             write_line("")
 
     def alarms(self, response: rpc_pb2.AlarmResponse) -> None:
-        _header(response.header)
+        self._header(response.header)
         for alarm in response.alarms:
-            _field("MemberID", alarm.memberID)
+            self._id("MemberID", alarm.memberID)
             write_line(f'"AlarmType" : {rpc_pb2.AlarmType.Name(alarm.alarm)}')
             write_line("")
 
@@ -191,6 +198,45 @@ class FieldsPrinter(Printer):
         _field("MemberID", restored.member_id)
         _field("Revision", restored.revision)
 
+    def file_hash(self, result: FileHash) -> None:
+        _field("Hash", result.hash)
+        _field("HashRevision", result.hash_revision)
+        _field("CompactRevision", result.compact_revision)
+
+    # -- private ---------------------------------------------------------------
+
+    def _header(self, header: rpc_pb2.ResponseHeader) -> None:
+        self._id("ClusterID", header.cluster_id)
+        self._id("MemberID", header.member_id)
+        # Answers about members, for example, have no revision.
+        if header.revision > 0:
+            _field("Revision", header.revision)
+        _field("RaftTerm", header.raft_term)
+
+    def _id(self, name: str, number: int) -> None:
+        write_line(f'"{name}" : {number:x}' if self._is_hex else f'"{name}" : {number}')
+
+    def _lease_id(self, name: str, number: int) -> None:
+        write_line(f'"{name}" : {number:016x}' if self._is_hex else f'"{name}" : {number}')
+
+    def _kv(self, kv: kv_pb2.KeyValue, prefix: str = "") -> None:
+        _field(f"{prefix}Key", kv.key)
+        _field(f"{prefix}CreateRevision", kv.create_revision)
+        _field(f"{prefix}ModRevision", kv.mod_revision)
+        _field(f"{prefix}Version", kv.version)
+        _field(f"{prefix}Value", kv.value)
+        self._lease_id(f"{prefix}Lease", kv.lease)
+
+    def _member(self, member: rpc_pb2.Member) -> None:
+        self._id("ID", member.ID)
+        _field("Name", member.name)
+        for url in member.peerURLs:
+            _field("PeerURL", url)
+        for url in member.clientURLs:
+            _field("ClientURL", url)
+        _field("IsLearner", member.isLearner)
+        write_line("")
+
 
 def _field(name: str, value: bool | int | str | bytes) -> None:
     if isinstance(value, bool):
@@ -200,36 +246,3 @@ def _field(name: str, value: bool | int | str | bytes) -> None:
     else:
         text = quoted(value)
     write_line(f'"{name}" : {text}')
-
-
-def _header(header: rpc_pb2.ResponseHeader) -> None:
-    _field("ClusterID", header.cluster_id)
-    _field("MemberID", header.member_id)
-    _field("Revision", header.revision)
-    _field("RaftTerm", header.raft_term)
-
-
-def _cluster_header(header: rpc_pb2.ResponseHeader) -> None:
-    _field("ClusterID", header.cluster_id)
-    _field("MemberID", header.member_id)
-    _field("RaftTerm", header.raft_term)
-
-
-def _kv(kv: kv_pb2.KeyValue, prefix: str = "") -> None:
-    _field(f"{prefix}Key", kv.key)
-    _field(f"{prefix}CreateRevision", kv.create_revision)
-    _field(f"{prefix}ModRevision", kv.mod_revision)
-    _field(f"{prefix}Version", kv.version)
-    _field(f"{prefix}Value", kv.value)
-    _field(f"{prefix}Lease", kv.lease)
-
-
-def _member(member: rpc_pb2.Member) -> None:
-    _field("ID", member.ID)
-    _field("Name", member.name)
-    for url in member.peerURLs:
-        _field("PeerURL", url)
-    for url in member.clientURLs:
-        _field("ClientURL", url)
-    _field("IsLearner", member.isLearner)
-    write_line("")

@@ -1,6 +1,6 @@
 """Text forms that etcdctl's users know: quoted strings, durations, sizes, hexadecimal ids."""
 
-__all__ = ["duration", "hex_id", "quoted", "size"]
+__all__ = ["duration", "hex_escaped", "hex_id", "quoted", "size"]
 
 _ESCAPES = {
     "\a": "\\a",
@@ -67,3 +67,8 @@ def size(count_bytes: int) -> str:
 def hex_id(number: int) -> str:
     """Ids of members, clusters and leases."""
     return f"{number:x}"
+
+
+def hex_escaped(data: bytes) -> str:
+    """Every byte as ``\\x6b``."""
+    return "".join(f"\\x{byte:02x}" for byte in data)

@@ -8,17 +8,16 @@ from kvnode.pb import rpc_pb2
 
 from kvclient.output.go_text import duration
 from kvclient.output.gojson import Json, dumps, message_fields
+from kvclient.output.message_printer import MessagePrinter
 from kvclient.output.printer import (
     EndpointDefrag,
     EndpointHash,
     EndpointHealth,
     EndpointStatus,
-    Printer,
-    RangeView,
+    FileHash,
     RestoredSnapshot,
     SavedFile,
     SnapshotFileStatus,
-    TxnViews,
 )
 from kvclient.output.stdout import write_line
 from kvclient.watch import WatchBatch
@@ -26,25 +25,18 @@ from kvclient.watch import WatchBatch
 __all__ = ["JsonPrinter"]
 
 
-class JsonPrinter(Printer):
+class JsonPrinter(MessagePrinter):
     """Machine-readable lines."""
 
-    def put(self, response: rpc_pb2.PutResponse) -> None:
-        _message(response)
+    def __init__(self, *, is_hex: bool = False) -> None:
+        self._is_hex = is_hex
 
-    def range(self, response: rpc_pb2.RangeResponse, view: RangeView) -> None:
-        _message(response)
-
-    def delete(self, response: rpc_pb2.DeleteRangeResponse) -> None:
-        _message(response)
-
-    def txn(self, response: rpc_pb2.TxnResponse, views: TxnViews) -> None:
-        _message(response)
-
-    def compact(self, revision: int, response: rpc_pb2.CompactionResponse) -> None:
-        _message(response)
+    def message(self, message: Message) -> None:
+        _write(message_fields(message))
 
     def watch(self, batch: WatchBatch) -> None:
+        if batch.is_progress and not batch.response.canceled:
+            write_line(f"progress notify: {batch.revision}")
         response = batch.response
         events: list[Json] | None = [message_fields(event) for event in response.events] or None
         _write(
@@ -66,9 +58,6 @@ class JsonPrinter(Printer):
                 "Error": response.error,
             }
         )
-
-    def lease_revoked(self, lease_id: int, response: rpc_pb2.LeaseRevokeResponse) -> None:
-        _message(response)
 
     def lease_renewed(self, response: rpc_pb2.LeaseKeepAliveResponse) -> None:
         _write({**message_fields(response.header), "ID": response.ID, "TTL": response.TTL})
@@ -94,19 +83,28 @@ class JsonPrinter(Printer):
         )
 
     def members(self, response: rpc_pb2.MemberListResponse) -> None:
-        _message(response)
-
-    def member_added(self, name: str, response: rpc_pb2.MemberAddResponse) -> None:
-        _message(response)
-
-    def member_removed(self, member_id: int, response: rpc_pb2.MemberRemoveResponse) -> None:
-        _message(response)
-
-    def member_updated(self, member_id: int, response: rpc_pb2.MemberUpdateResponse) -> None:
-        _message(response)
-
-    def member_promoted(self, member_id: int, response: rpc_pb2.MemberPromoteResponse) -> None:
-        _message(response)
+        if not self._is_hex:
+            self.message(response)
+            return
+        header = response.header
+        _write(
+            {
+                "header": {
+                    "cluster_id": f"{header.cluster_id:x}",
+                    "member_id": f"{header.member_id:x}",
+                    "raft_term": header.raft_term,
+                },
+                "members": [
+                    {
+                        "ID": f"{member.ID:x}",
+                        "name": member.name,
+                        "peerURLs": list(member.peerURLs) or None,
+                        "clientURLs": list(member.clientURLs) or None,
+                    }
+                    for member in response.members
+                ],
+            }
+        )
 
     def endpoint_status(self, reports: Sequence[EndpointStatus]) -> None:
         _write(
@@ -139,11 +137,14 @@ class JsonPrinter(Printer):
             ]
         )
 
-    def alarms(self, response: rpc_pb2.AlarmResponse) -> None:
-        _message(response)
-
-    def leader_moved(self, from_id: int, to_id: int, response: rpc_pb2.MoveLeaderResponse) -> None:
-        _message(response)
+    def file_hash(self, result: FileHash) -> None:
+        _write(
+            {
+                "hash": result.hash,
+                "hashRevision": result.hash_revision,
+                "compactRevision": result.compact_revision,
+            }
+        )
 
     def snapshot_saved(self, saved: SavedFile) -> None:
         _write(
@@ -180,10 +181,6 @@ class JsonPrinter(Printer):
                 "revision": restored.revision,
             }
         )
-
-
-def _message(message: Message) -> None:
-    _write(message_fields(message))
 
 
 def _write(value: object) -> None:

@@ -1,15 +1,19 @@
 """etcdctl's plain format, line for line, because scripts parse it."""
 
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kvnode.pb import kv_pb2, rpc_pb2
 
-from kvclient.output.go_text import duration, hex_id, size
+from kvclient.output.go_text import duration, hex_escaped, hex_id, size
 from kvclient.output.printer import (
+    AnswerView,
     EndpointDefrag,
     EndpointHash,
     EndpointHealth,
     EndpointStatus,
+    FileHash,
     Printer,
     RangeView,
     RestoredSnapshot,
@@ -17,21 +21,29 @@ from kvclient.output.printer import (
     SnapshotFileStatus,
     TxnViews,
 )
-from kvclient.output.stdout import write_bytes, write_line
+from kvclient.output.stdout import flush, write_bytes, write_line
 from kvclient.watch import WatchBatch
+
+if TYPE_CHECKING:
+    from kvclient.output.printer import AnyResponse
 
 __all__ = ["SimplePrinter", "member_row", "status_row", "unused_percent"]
 
-_ALL = RangeView()
-
 
 class SimplePrinter(Printer):
-    """Plain lines; bytes go out as they are."""
+    """Plain lines; keys and values go out as they are, or byte by byte in hexadecimal."""
+
+    def __init__(self, *, is_hex: bool = False) -> None:
+        self._is_hex = is_hex
+
+    def answer(self, response: "AnyResponse", view: AnswerView) -> None:
+        if view.text:
+            write_line(view.text)
 
     def put(self, response: rpc_pb2.PutResponse) -> None:
         write_line("OK")
         if response.HasField("prev_kv"):
-            _pair(response.prev_kv)
+            self._pair(response.prev_kv)
 
     def range(self, response: rpc_pb2.RangeResponse, view: RangeView) -> None:
         if view.count_only:
@@ -39,40 +51,32 @@ class SimplePrinter(Printer):
             return
         for kv in response.kvs:
             if not view.values_only:
-                write_bytes(kv.key)
-            write_bytes(kv.value)
+                self._bytes(kv.key)
+            self._bytes(kv.value)
 
     def delete(self, response: rpc_pb2.DeleteRangeResponse) -> None:
         write_line(str(response.deleted))
         for kv in response.prev_kvs:
-            _pair(kv)
+            self._pair(kv)
 
     def txn(self, response: rpc_pb2.TxnResponse, views: TxnViews) -> None:
         write_line("SUCCESS" if response.succeeded else "FAILURE")
-        chosen = views.success if response.succeeded else views.failure
-        for position, op in enumerate(response.responses):
-            write_line("")
-            match op.WhichOneof("response"):
-                case "response_put":
-                    self.put(op.response_put)
-                case "response_range":
-                    self.range(op.response_range, chosen[position] if position < len(chosen) else _ALL)
-                case "response_delete_range":
-                    self.delete(op.response_delete_range)
-                case "response_txn":
-                    self.txn(op.response_txn, TxnViews())
+        self.txn_responses(response, views)
+
+    def before_txn_response(self) -> None:
+        write_line("")
 
     def compact(self, revision: int, response: rpc_pb2.CompactionResponse) -> None:
         write_line(f"compacted revision {revision}")
 
     def watch(self, batch: WatchBatch) -> None:
-        if batch.is_progress:
+        if batch.is_progress and not batch.response.canceled:
             write_line(f"progress notify: {batch.revision}")
         for event in batch.events:
             write_line(kv_pb2.Event.EventType.Name(event.type))
             if event.HasField("prev_kv"):
-                _pair(event.prev_kv)
-            _pair(event.kv)
+                self._pair(event.prev_kv)
+            self._pair(event.kv)
 
     def lease_granted(self, response: rpc_pb2.LeaseGrantResponse) -> None:
         write_line(f"lease {response.ID:016x} granted with TTL({response.TTL}s)")
@@ -138,7 +142,9 @@ class SimplePrinter(Printer):
                 took = duration(report.took_s)
                 write_line(f"{report.endpoint} is healthy: successfully committed proposal: took = {took}")
             else:
-                write_line(f"{report.endpoint} is unhealthy: {report.error}")
+                flush()
+                text = f"{report.endpoint} is unhealthy: failed to commit proposal: {report.error}"
+                print(text, file=sys.stderr)
 
     def endpoint_hashes(self, reports: Sequence[EndpointHash]) -> None:
         for report in reports:
@@ -157,6 +163,9 @@ class SimplePrinter(Printer):
     def leader_moved(self, from_id: int, to_id: int, response: rpc_pb2.MoveLeaderResponse) -> None:
         write_line(f"Leadership transferred from {hex_id(from_id)} to {hex_id(to_id)}")
 
+    def file_hash(self, result: FileHash) -> None:
+        write_line(f"{result.hash}, {result.hash_revision}, {result.compact_revision}")
+
     def snapshot_saved(self, saved: SavedFile) -> None:
         write_line(f"Snapshot saved at {saved.path}")
         write_line(f"Server version {saved.server_version}")
@@ -173,6 +182,15 @@ class SimplePrinter(Printer):
             f"as member {hex_id(restored.member_id)} ({restored.name}) "
             f"of cluster {hex_id(restored.cluster_id)}"
         )
+
+    # -- private ---------------------------------------------------------------
+
+    def _pair(self, kv: kv_pb2.KeyValue) -> None:
+        self._bytes(kv.key)
+        self._bytes(kv.value)
+
+    def _bytes(self, data: bytes) -> None:
+        write_bytes(hex_escaped(data).encode() if self._is_hex else data)
 
 
 def member_row(member: rpc_pb2.Member) -> list[str]:
@@ -214,12 +232,7 @@ def unused_percent(status: rpc_pb2.StatusResponse) -> int:
     """Share of the database file that holds nothing."""
     if status.dbSize <= 0:
         return 0
-    return int((1 - status.dbSizeInUse / status.dbSize) * 100)
-
-
-def _pair(kv: kv_pb2.KeyValue) -> None:
-    write_bytes(kv.key)
-    write_bytes(kv.value)
+    return 100 - status.dbSizeInUse * 100 // status.dbSize
 
 
 def _member_change(member_id: int, what: str, header: rpc_pb2.ResponseHeader) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-__all__ = ["flush", "is_terminal", "write_bytes", "write_line"]
+__all__ = ["flush", "is_terminal", "write_bytes", "write_line", "write_raw"]
 
 
 def write_line(text: str) -> None:
@@ -13,6 +13,11 @@ def write_line(text: str) -> None:
 def write_bytes(data: bytes) -> None:
     """Raw bytes and a line break."""
     sys.stdout.buffer.write(data + b"\n")
+
+
+def write_raw(data: bytes) -> None:
+    """Bytes and nothing else."""
+    sys.stdout.buffer.write(data)
 
 
 def flush() -> None:

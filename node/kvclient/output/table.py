@@ -1,10 +1,11 @@
-"""Tables by rich, for people.
+"""Tables, for people.
 
 On a terminal a table is drawn with lines and fitted to the window; in a pipe or a file it
-is ASCII and as wide as its content, so that nothing is cut off.
+is etcdctl's: ASCII, and as wide as its content.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from kvnode.pb import kv_pb2, rpc_pb2
 from rich import box
@@ -15,10 +16,12 @@ from rich.text import Text
 from kvclient.output import stdout
 from kvclient.output.go_text import duration, hex_id, quoted, size
 from kvclient.output.printer import (
+    AnswerView,
     EndpointDefrag,
     EndpointHash,
     EndpointHealth,
     EndpointStatus,
+    FileHash,
     Printer,
     RangeView,
     RestoredSnapshot,
@@ -29,10 +32,10 @@ from kvclient.output.printer import (
 from kvclient.output.simple import SimplePrinter, member_row, status_row
 from kvclient.watch import WatchBatch
 
-__all__ = ["TablePrinter"]
+if TYPE_CHECKING:
+    from kvclient.output.printer import AnyResponse
 
-# Wider than any real table: in a file nothing may be wrapped.
-_UNBOUNDED = 10_000
+__all__ = ["TablePrinter"]
 
 _KV_COLUMNS = ("KEY", "VALUE", "CREATED", "MODIFIED", "VERSION", "LEASE")
 
@@ -43,8 +46,11 @@ class TablePrinter(Printer):
     def __init__(self) -> None:
         stdout.flush()
         self._is_terminal = stdout.is_terminal()
-        self._console = Console(width=None if self._is_terminal else _UNBOUNDED)
+        self._console = Console()
         self._plain = SimplePrinter()
+
+    def answer(self, response: "AnyResponse", view: AnswerView) -> None:
+        self._plain.answer(response, view)
 
     def put(self, response: rpc_pb2.PutResponse) -> None:
         rows = [_kv_row(response.prev_kv)] if response.HasField("prev_kv") else []
@@ -67,16 +73,7 @@ class TablePrinter(Printer):
 
     def txn(self, response: rpc_pb2.TxnResponse, views: TxnViews) -> None:
         self._say("SUCCESS" if response.succeeded else "FAILURE")
-        for op in response.responses:
-            match op.WhichOneof("response"):
-                case "response_put":
-                    self.put(op.response_put)
-                case "response_range":
-                    self.range(op.response_range, RangeView())
-                case "response_delete_range":
-                    self.delete(op.response_delete_range)
-                case "response_txn":
-                    self.txn(op.response_txn, TxnViews())
+        self.txn_responses(response, views)
 
     def compact(self, revision: int, response: rpc_pb2.CompactionResponse) -> None:
         self._plain.compact(revision, response)
@@ -131,17 +128,18 @@ class TablePrinter(Printer):
             "STORAGE VERSION",
             "DB SIZE",
             "IN USE",
-            "NOT IN USE",
+            "PERCENTAGE NOT IN USE",
             "QUOTA",
-            "LEADER",
-            "LEARNER",
-            "TERM",
-            "INDEX",
-            "APPLIED",
+            "IS LEADER",
+            "IS LEARNER",
+            "RAFT TERM",
+            "RAFT INDEX",
+            "RAFT APPLIED INDEX",
             "ERRORS",
+            "DOWNGRADE TARGET VERSION",
+            "DOWNGRADE ENABLED",
         )
-        # The two downgrade columns are left to the other formats.
-        rows = [status_row(report)[: len(columns)] for report in reports]
+        rows = [status_row(report) for report in reports]
         self._table(columns, rows, wanted_on_terminal=_STATUS_ON_TERMINAL)
 
     def endpoint_health(self, reports: Sequence[EndpointHealth]) -> None:
@@ -160,13 +158,12 @@ class TablePrinter(Printer):
 
     def endpoint_hashes(self, reports: Sequence[EndpointHash]) -> None:
         self._table(
-            ("ENDPOINT", "HASH", "HASH REVISION", "COMPACT REVISION"),
+            ("ENDPOINT", "HASH", "HASH REVISION"),
             [
                 [
                     report.endpoint,
                     str(report.response.hash),
                     str(report.response.hash_revision),
-                    str(report.response.compact_revision),
                 ]
                 for report in reports
             ],
@@ -186,6 +183,12 @@ class TablePrinter(Printer):
 
     def leader_moved(self, from_id: int, to_id: int, response: rpc_pb2.MoveLeaderResponse) -> None:
         self._plain.leader_moved(from_id, to_id, response)
+
+    def file_hash(self, result: FileHash) -> None:
+        self._table(
+            ("HASH", "HASH REVISION", "COMPACT REVISION"),
+            [[str(result.hash), str(result.hash_revision), str(result.compact_revision)]],
+        )
 
     def snapshot_saved(self, saved: SavedFile) -> None:
         self._table(
@@ -246,16 +249,24 @@ class TablePrinter(Printer):
             self._say(title)
             if not rows:
                 return
-        table = Table(box=box.ROUNDED if self._is_terminal else box.ASCII2)
+        if not self._is_terminal:
+            # etcdctl's drawing, to the letter: scripts cut columns out of it.
+            for line in _ascii_table(columns, rows):
+                stdout.write_line(line)
+            return
+        table = Table(box=box.ROUNDED)
         for position in shown:
-            table.add_column(columns[position], overflow="fold", no_wrap=not self._is_terminal)
+            table.add_column(columns[position], overflow="fold")
         for row in rows:
             # Text, not markup: a key may well contain square brackets.
             table.add_row(*(Text(row[position]) for position in shown))
         self._console.print(table)
 
     def _say(self, line: str) -> None:
-        self._console.print(Text(line))
+        if self._is_terminal:
+            self._console.print(Text(line))
+        else:
+            stdout.write_line(line)
 
 
 _STATUS_ON_TERMINAL = frozenset(
@@ -265,11 +276,11 @@ _STATUS_ON_TERMINAL = frozenset(
         "VERSION",
         "DB SIZE",
         "IN USE",
-        "LEADER",
-        "LEARNER",
-        "TERM",
-        "INDEX",
-        "APPLIED",
+        "IS LEADER",
+        "IS LEARNER",
+        "RAFT TERM",
+        "RAFT INDEX",
+        "RAFT APPLIED INDEX",
         "ERRORS",
     }
 )
@@ -284,6 +295,30 @@ def _kv_row(kv: kv_pb2.KeyValue) -> list[str]:
         str(kv.version),
         f"{kv.lease:016x}" if kv.lease else "",
     ]
+
+
+def _ascii_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Names in the middle of their columns, cells at the right; as wide as the content."""
+    cells = [[cell.split("\n") for cell in row] for row in rows]
+    widths = [
+        max([len(name), *(len(line) for row in cells for line in row[position])])
+        for position, name in enumerate(columns)
+    ]
+    rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
+    yield rule
+    names = []
+    for name, width in zip(columns, widths, strict=True):
+        left = (width - len(name)) // 2
+        names.append(" " * left + name + " " * (width - len(name) - left))
+    yield "| " + " | ".join(names) + " |"
+    yield rule
+    for row in cells:
+        for at in range(max(len(lines) for lines in row)):
+            parts = [lines[at] if at < len(lines) else "" for lines in row]
+            padded = (part.rjust(width) for part, width in zip(parts, widths, strict=True))
+            yield "| " + " | ".join(padded) + " |"
+    if rows:
+        yield rule
 
 
 def _keys(count: int) -> str:
