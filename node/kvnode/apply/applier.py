@@ -17,7 +17,7 @@ from kvnode.apply.alarms import Alarms
 from kvnode.apply.auth_commands import AuthCommands, AuthEvent
 from kvnode.apply.checks import txn_cost
 from kvnode.apply.cluster_version import ClusterVersion, decode_downgrade, decode_version
-from kvnode.apply.commands import COMMAND_HEADER, CommandKind, decode_lease_ids
+from kvnode.apply.commands import AS_USER_KIND_OFFSET, COMMAND_HEADER, CommandKind, decode_lease_ids
 from kvnode.apply.errors import (
     CommandFormatError,
     CorruptClusterError,
@@ -272,6 +272,10 @@ class Applier:
         # decode_commands written out: this loop runs for every write on every member.
         handlers = self._handlers
         is_local = self._is_local
+        operations = self.store.operations
+        clock, count = operations.clock, operations.applied
+        begun_s = clock()
+        as_user = int(CommandKind.AS_USER)
         unpack = COMMAND_HEADER.unpack_from
         header_size = COMMAND_HEADER.size
         position, end = 0, len(data)
@@ -291,6 +295,11 @@ class Applier:
                 result = error
             if wants_answer and result is not None:
                 results.append((request_id, result))
+            if kind == as_user and length > AS_USER_KIND_OFFSET:
+                kind = data[start + AS_USER_KIND_OFFSET]  # what counts is what was asked for
+            ended_s = clock()
+            count(kind, not isinstance(result, KvError), ended_s - begun_s)
+            begun_s = ended_s
 
     # One method per kind.  Each either changes nothing and raises or returns a KvError, or does the whole
     # command; the response is built only if it is wanted.

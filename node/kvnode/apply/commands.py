@@ -19,6 +19,7 @@ from kvnode.apply.errors import CommandFormatError
 from kvnode.auth.caller import Caller
 
 __all__ = [
+    "AS_USER_KIND_OFFSET",
     "COMMAND_HEADER",
     "CommandKind",
     "decode_as_user",
@@ -36,6 +37,8 @@ COMMAND_HEADER: Final = struct.Struct(">BQI")
 
 #: auth revision, length of the user's name, kind of the command inside.
 _AS_USER: Final = struct.Struct(">QIB")
+#: Where the kind of the command inside stands in a payload of AS_USER.
+AS_USER_KIND_OFFSET: Final = _AS_USER.size - 1
 
 
 class CommandKind(IntEnum):

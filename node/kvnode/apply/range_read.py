@@ -51,12 +51,24 @@ def encode_range(store: Store, request: RangeRequest) -> bytes:
     A serialized message with nothing but the header, put in front, completes it.  Raises as
     ``execute_range``.
     """
+    operations = store.operations
+    operations.ranges += 1
+    begun_s = operations.clock()
+    try:
+        encoded = _encode_range(store, request)
+    except Exception:
+        operations.range_failed_s.observe(operations.clock() - begun_s)
+        raise
+    operations.range_s.observe(operations.clock() - begun_s)
+    return encoded
+
+
+def _encode_range(store: Store, request: RangeRequest) -> bytes:
     revision = request.revision
     is_latest = True
     if revision > 0:
         store.check_revision(revision)
         is_latest = revision == store.read_revision
-    store.operations.ranges += 1
     found = _find(store, request, None if is_latest else revision)
     parts: list[bytes] = []
     if not found.versions:

@@ -3,6 +3,8 @@
 ``kvnode.rpc.metrics`` reads them when Prometheus asks; nothing here knows Prometheus.
 """
 
+import time
+
 from kvnode.counting import Histogram, doubling
 from kvnode.mvcc.operations import Operations
 
@@ -49,7 +51,7 @@ class MemberStats:
 
     def __init__(self) -> None:
         #: What the state machine has done, over all states that this process has worked on.
-        self.operations = Operations()
+        self.operations = Operations(time.perf_counter)
         self.leader_changes = 0
         self.proposals_failed = 0
         #: Now.

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from kvnode.api.member_port import MemberPort
 from kvnode.api.probes import Probes
 from kvnode.api.version import ETCD_VERSION, program_version
+from kvnode.apply.commands import CommandKind
 from kvnode.pb.rpc_pb2 import AlarmType
-from kvnode.rpc.metrics.text import Family, counter, gauge, histogram, labelled
+from kvnode.rpc.metrics.text import Family, counter, gauge, histogram, histograms, labelled
 from kvnode.server.features import FEATURES
 
 __all__ = ["server_metrics"]
@@ -56,6 +57,24 @@ def _raft(member: MemberPort) -> Iterator[Family]:
 
 def _requests(member: MemberPort) -> Iterator[Family]:
     stats = member.stats
+    operations = stats.operations
+    yield histograms(
+        "etcd_server_apply_duration_seconds",
+        "Commands applied, before the batch that they are in is written.",
+        {
+            (("op", _op(kind)), ("success", str(succeeded).lower()), ("version", "v3")): durations_s
+            for (kind, succeeded), durations_s in sorted(operations.applied_s.items())
+        },
+    )
+    yield histograms(
+        "etcd_server_range_duration_seconds",
+        "Ranges read, in transactions too.",
+        {
+            (("success", success),): durations_s
+            for success, durations_s in (("true", operations.range_s), ("false", operations.range_failed_s))
+            if any(durations_s.counts)
+        },
+    )
     yield counter("etcd_server_slow_apply_total", "Batches applied too slowly.", stats.slow_applies)
     yield histogram("kvnode_apply_batch_duration_seconds", "Batches of entries applied.", stats.apply_s)
     yield counter(
@@ -72,6 +91,27 @@ def _requests(member: MemberPort) -> Iterator[Family]:
         "Quota of the data; 0 is none.",
         0 if quota_bytes is None else quota_bytes,
     )
+
+
+#: etcd's names of commands, where they are not the kind's own words.
+_OPS = {
+    CommandKind.COMPACT: "Compaction",
+    CommandKind.MEMBER_ATTRIBUTES: "ClusterMemberAttrSet",
+    CommandKind.DOWNGRADE: "DowngradeInfoSet",
+    CommandKind.CLUSTER_VERSION: "ClusterVersionSet",
+}
+
+
+_KINDS = frozenset(CommandKind)
+
+
+def _op(kind: int) -> str:
+    """The name that etcd has for a kind of command."""
+    if kind not in _KINDS:
+        return str(kind)  # inside a command that was refused as malformed
+    known = CommandKind(kind)
+    name = _OPS.get(known) or "".join(word.capitalize() for word in known.name.split("_"))
+    return f"Auth{name}" if name.startswith(("User", "Role")) else name
 
 
 def _health(member: MemberPort, probes: Probes) -> Iterator[Family]:
