@@ -207,7 +207,10 @@ async def test_a_connection_serves_requests_one_after_the_other(site: Site) -> N
     ],
 )
 async def test_what_is_no_request_of_ours_is_refused_and_closed(site: Site, data: bytes) -> None:
-    answer = await site.send(data)
+    try:
+        answer = await site.send(data)
+    except ConnectionResetError:
+        answer = b""  # closed while there was more to come
     assert answer == b"" or b" 4" in answer.split(b"\r\n")[0] or b" 505 " in answer.split(b"\r\n")[0]
     assert (await site.get("/livez")).status == 200
 
