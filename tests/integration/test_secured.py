@@ -1,11 +1,14 @@
 """Three members that show each other, and ask everybody for, certificates."""
 
 import asyncio
-from collections.abc import Iterator
+import socket
+import ssl
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kvclient import Client, ConnectionFailedError, TlsConfig
+from kvnode.server.errors import ExitCode
 from kvtest.certificates import TestAuthority
 from kvtest.processes import ClusterProcesses, MemberFiles
 from kvtest.workload import check_kept, equal_hashes, writing
@@ -76,3 +79,53 @@ def test_a_member_of_another_authority_is_not_let_in(
     member.kill()
     member.flags = before
     member.restart()
+
+
+def test_a_member_speaks_only_the_chosen_cipher_suites(
+    cluster: Callable[..., ClusterProcesses], authority: TestAuthority
+) -> None:
+    files = authority.issue("suites")
+    member = cluster(1, is_started=False, cipher_suites="TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384")[0]
+    member.client_url = member.client_url.replace("http:", "https:")
+    member.flags |= {
+        "listen-client-urls": member.client_url,
+        "advertise-client-urls": member.client_url,
+        "cert-file": str(files.cert_file),
+        "key-file": str(files.key_file),
+    }
+    member.start()
+    member.wait_serving()
+    context = ssl.create_default_context(cafile=str(files.ca_file))
+    context.set_alpn_protocols(["h2"])
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    port = int(member.client_url.rpartition(":")[2])
+
+    def shake_hands(suite: str) -> str | None:
+        context.set_ciphers(suite)
+        with (
+            socket.create_connection(("127.0.0.1", port)) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+        ):
+            cipher = secured.cipher()
+            return cipher[0] if cipher else None
+
+    assert shake_hands("ECDHE-ECDSA-AES256-GCM-SHA384") == "ECDHE-ECDSA-AES256-GCM-SHA384"
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        shake_hands("ECDHE-ECDSA-AES128-GCM-SHA256")
+
+
+@pytest.mark.parametrize("flag", ["client-crl-file", "client-cert-allowed-hostname", "tls-min-version"])
+def test_what_grpc_cannot_check_is_refused_in_one_sentence(
+    cluster: Callable[..., ClusterProcesses], authority: TestAuthority, flag: str
+) -> None:
+    files = authority.issue("refused")
+    member = cluster(1, is_started=False)[0]
+    member.flags |= {
+        "listen-client-urls": member.client_url.replace("http:", "https:"),
+        "cert-file": str(files.cert_file),
+        "key-file": str(files.key_file),
+        flag: {"client-crl-file": str(authority.revoke()), "tls-min-version": "TLS1.3"}.get(flag, "x"),
+    }
+    member.start()
+    assert member.wait_exit() == ExitCode.CONFIG
+    assert member.log_text.splitlines()[-1] == f"kvnode: gRPC's own server can't do what --{flag} asks for"

@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
     # gRPC's core writes lines of its own to standard error, which are no JSON; errors are worth that.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if config.client_tls is not None and config.client_tls.cipher_suites:
+        # Read when gRPC is first imported, and the only way to tell it.
+        os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(config.client_tls.cipher_suites)
 
     # Until the loop takes signals there is nothing to finish.  Without a handler a container's first
     # process would not even notice one, and be waited for in vain.

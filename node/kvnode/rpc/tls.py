@@ -69,9 +69,11 @@ def _refuse_unknown_options(config: TlsConfig) -> None:
     given = {
         "--client-crl-file": config.crl_file is not None,
         "--client-cert-allowed-hostname": bool(config.allowed_hostnames),
-        "--cipher-suites": bool(config.cipher_suites),
+        # Suites of TLS 1.2 are told to it by its environment, before it is imported.
+        "--cipher-suites": bool(config.cipher_suites)
+        and all(name.startswith("TLS_") for name in config.cipher_suites),
         "--tls-min-version": config.min_version is not TlsVersion.V1_2,
-        "--tls-max-version": config.max_version is not None,
+        "--tls-max-version": config.max_version is TlsVersion.V1_2,
     }
     flags = [flag for flag, is_given in given.items() if is_given]
     if flags:
