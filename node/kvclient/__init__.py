@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvclient.client import Client
+    from kvclient.election import Election
     from kvclient.errors import (
         AuthenticationFailedError,
         CompactedError,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
         WatchCanceledError,
     )
     from kvclient.keys import KeyRange, everything, from_key, prefix
+    from kvclient.lock import LockHeldError, LockLostError, Mutex
+    from kvclient.mirror import Mirror
+    from kvclient.session import Session
     from kvclient.tls import TlsConfig
     from kvclient.tokens import Credentials
     from kvclient.watch import WatchBatch, Watcher
@@ -41,15 +45,21 @@ __all__ = [
     "CompactedError",
     "ConnectionFailedError",
     "Credentials",
+    "Election",
     "FutureRevisionError",
     "KeyRange",
     "KvClientError",
     "LearnerNotReadyError",
     "LeaseNotFoundError",
+    "LockHeldError",
+    "LockLostError",
     "MemberNotFoundError",
+    "Mirror",
+    "Mutex",
     "NoSpaceError",
     "NotLeaderError",
     "PermissionDeniedError",
+    "Session",
     "SnapshotDamagedError",
     "TlsConfig",
     "UnhealthyClusterError",
@@ -64,7 +74,13 @@ __all__ = [
 _MODULES = {
     "Client": "client",
     "Credentials": "tokens",
+    "Election": "election",
     "KeyRange": "keys",
+    "LockHeldError": "lock",
+    "LockLostError": "lock",
+    "Mirror": "mirror",
+    "Mutex": "lock",
+    "Session": "session",
     "TlsConfig": "tls",
     "WatchBatch": "watch",
     "Watcher": "watch",

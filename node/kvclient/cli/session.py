@@ -89,7 +89,9 @@ class Session:
         try:
             return Client(
                 endpoints,
-                tls=self.tls(self.ca_file, self.cert_file, self.key_file),
+                tls=self.tls(
+                    self.ca_file, self.cert_file, self.key_file, is_wanted=self.insecure_transport is False
+                ),
                 credentials=self.credentials(),
                 timeout_s=_DEFAULT_TIMEOUT_S if self.command_timeout_s is None else self.command_timeout_s,
                 connecting=self.connecting(),
@@ -97,16 +99,22 @@ class Session:
         except ValueError as error:
             raise click.UsageError(str(error)) from None
 
-    def tls(self, ca_file: str | None, cert_file: str | None, key_file: str | None) -> "TlsConfig | None":
-        """TLS by these files and the other options; None for none.
+    def tls(
+        self,
+        ca_file: str | None,
+        cert_file: str | None,
+        key_file: str | None,
+        *,
+        is_wanted: bool = False,
+    ) -> "TlsConfig | None":
+        """TLS by these files and the other options; None for none.  ``is_wanted``: even without files.
 
         Raises:
             ValueError: A certificate without its key, or the other way round.
         """
         from kvclient.tls import TlsConfig
 
-        wanted = ca_file or cert_file or key_file or self.skips_verification
-        if not wanted and self.insecure_transport is not False:
+        if not (ca_file or cert_file or key_file or self.skips_verification or is_wanted):
             return None
         return TlsConfig(
             ca_file=ca_file,
