@@ -98,3 +98,18 @@ def test_an_end_that_hangs_is_cut_off_in_time() -> None:
     )
     assert done.returncode == ExitCode.OK
     assert EXIT_WITHIN_S <= time.monotonic() - begun_s < EXIT_WITHIN_S + 2.0
+
+
+def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "kvnode.log"
+    done = kvnode_command(f"--data-dir={tmp_path / 'data'}", f"--log-outputs=stderr,{path}")
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stderr == (
+        f"kvnode: cannot write the log file {path}: No such file or directory (--log-outputs)\n"
+    )
+
+
+def test_a_configuration_file_that_cannot_be_read_is_named() -> None:
+    done = kvnode_command(ETCD_CONFIG_FILE="/nowhere")
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stderr == "kvnode: cannot read the configuration file /nowhere: No such file or directory\n"

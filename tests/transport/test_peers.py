@@ -210,3 +210,28 @@ def test_a_busy_port_is_reported_with_its_url() -> None:
         bind_peer_urls([url])
     assert caught.value.filename == url
     bound[0][1].close()
+
+
+async def test_what_passes_is_counted_on_both_sides(pair: Pair) -> None:
+    one, peers_one, two, peers_two, _ = pair
+    await until(lambda: sum(one.stats.peer(2).round_trip_s.counts) == 1)
+    assert one.stats.peer(2).round_trip_s.total < 5.0
+    await until(lambda: two.stats.peer(1).received_bytes == one.stats.peer(2).sent_bytes)
+    before = one.stats.peer(2).sent_bytes
+    peers_one.send([heartbeat(1, 2, bytes(1000)) for _ in range(10)])
+    assert 10_000 < one.stats.peer(2).sent_bytes - before < 12_000
+    await until(lambda: two.stats.peer(1).received_bytes == one.stats.peer(2).sent_bytes)
+    assert (one.stats.peer(2).is_connected, one.stats.peer(2).disconnects) == (True, 0)
+    await peers_two.close()
+    await until(lambda: one.stats.peer(2).disconnects == 1)
+    assert not one.stats.peer(2).is_connected
+    assert not two.stats.peer(1).is_connected
+    peers_one.send([heartbeat(1, 2)])
+    assert one.stats.peer(2).send_failures == 1
+
+
+async def test_a_removed_member_counts_as_not_connected(pair: Pair) -> None:
+    one, peers_one, _, _, _ = pair
+    assert one.stats.peer(2).is_connected
+    peers_one.remove_peer(2)
+    await until(lambda: not one.stats.peer(2).is_connected)

@@ -51,7 +51,8 @@ def _make(tls: TlsConfig, urls: Iterable[Url], years: int) -> None:
         except ValueError:
             pass  # cut short by a crash
     names: list[x509.GeneralName] = []
-    for host in dict.fromkeys(url.host for url in urls if not url.is_unix and url.host):
+    # Without the zone that a link-local address may have: certificates know no such thing.
+    for host in dict.fromkeys(url.host.partition("%")[0] for url in urls if not url.is_unix and url.host):
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(host)))
         except ValueError:

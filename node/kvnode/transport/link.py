@@ -152,6 +152,7 @@ class PeerLink:
     async def close(self) -> None:
         """Hang up and stop reconnecting."""
         self._task.cancel()
+        self._stats.is_connected = False
         if self._connection is not None:
             self._connection.close()
         await asyncio.gather(self._task, return_exceptions=True)

@@ -255,7 +255,7 @@ class PeerListener:
         name = body[CALL_HEAD.size : CALL_HEAD.size + name_length].decode(errors="replace")
         payload = body[CALL_HEAD.size + name_length :]
         if name == PING:
-            connection.write(frame(FrameType.RESPONSE, ANSWER_HEAD.pack(call_id, StatusCode.OK)))
+            _respond(connection, inbound, call_id, StatusCode.OK, b"")
             return
         self._spawn(inbound, self._answer(connection, inbound, call_id, name, payload))
 
@@ -281,7 +281,7 @@ class PeerListener:
         except Exception:
             log.exception("call %s of peer %x failed", name, inbound.hello.from_id)
             code, result = StatusCode.INTERNAL, b"internal error"
-        connection.write(frame(FrameType.RESPONSE, ANSWER_HEAD.pack(call_id, code) + result))
+        _respond(connection, inbound, call_id, code, result)
 
     def _snapshot_frame(
         self, connection: PeerConnection, inbound: _Inbound, kind: FrameType, body: bytes
@@ -323,3 +323,12 @@ class PeerListener:
             answer = str(error).encode() or b"failed"
         connection.write(frame(FrameType.SNAPSHOT_DONE, answer))
         connection.close()
+
+
+def _respond(
+    connection: PeerConnection, inbound: _Inbound, call_id: int, code: StatusCode, body: bytes
+) -> None:
+    answer = frame(FrameType.RESPONSE, ANSWER_HEAD.pack(call_id, code) + body)
+    connection.write(answer)
+    if inbound.stats is not None:
+        inbound.stats.sent_bytes += len(answer)
