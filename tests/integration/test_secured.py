@@ -6,11 +6,13 @@ import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from kvclient import Client, ConnectionFailedError, TlsConfig
+from kvnode.pb.rpc_pb2 import PutRequest
 from kvnode.server.errors import ExitCode
 from kvtest.certificates import TestAuthority
-from kvtest.processes import ClusterProcesses, MemberFiles
+from kvtest.processes import ClusterProcesses, MemberFiles, MemberProcess
 from kvtest.workload import check_kept, equal_hashes, writing
 
 
@@ -114,7 +116,63 @@ def test_a_member_speaks_only_the_chosen_cipher_suites(
         shake_hands("ECDHE-ECDSA-AES128-GCM-SHA256")
 
 
-@pytest.mark.parametrize("flag", ["client-crl-file", "client-cert-allowed-hostname", "tls-min-version"])
+def secured_for_clients(
+    cluster: Callable[..., ClusterProcesses], files: MemberFiles, **flags: str
+) -> MemberProcess:
+    member = cluster(1, is_started=False, **flags)[0]
+    member.client_url = member.client_url.replace("http:", "https:")
+    member.flags |= {
+        "listen-client-urls": member.client_url,
+        "advertise-client-urls": member.client_url,
+        "cert-file": str(files.cert_file),
+        "key-file": str(files.key_file),
+        "trusted-ca-file": str(files.ca_file),
+        "client-cert-auth": "true",
+    }
+    member.start()
+    member.wait_serving()
+    return member
+
+
+def put_as(member: MemberProcess, files: MemberFiles) -> grpc.StatusCode:
+    credentials = grpc.ssl_channel_credentials(
+        files.ca_file.read_bytes(), files.key_file.read_bytes(), files.cert_file.read_bytes()
+    )
+    request = PutRequest(key=b"k", value=b"v").SerializeToString()
+    with grpc.secure_channel(member.client_url.partition("://")[2], credentials) as channel:
+        try:
+            channel.unary_unary("/etcdserverpb.KV/Put")(request, timeout=10)
+        except grpc.RpcError as error:
+            return error.code()  # type: ignore[no-any-return]
+    return grpc.StatusCode.OK
+
+
+def test_a_client_whose_certificate_was_revoked_is_turned_away(
+    cluster: Callable[..., ClusterProcesses], authority: TestAuthority
+) -> None:
+    good, bad = authority.issue("good"), authority.issue("bad")
+    member = secured_for_clients(
+        cluster, authority.issue("crl-member"), client_crl_file=str(authority.revoke())
+    )
+    assert [put_as(member, files) for files in (good, bad)] == [grpc.StatusCode.OK] * 2
+    authority.revoke(bad)
+    assert put_as(member, bad) is not grpc.StatusCode.OK
+    assert put_as(member, good) is grpc.StatusCode.OK
+
+
+def test_clients_are_let_in_by_host_name(
+    cluster: Callable[..., ClusterProcesses], authority: TestAuthority
+) -> None:
+    named = authority.issue("named", hosts=["*.example.com"])
+    other = authority.issue("other", hosts=["example.org", "127.0.0.1"])
+    member = secured_for_clients(
+        cluster, authority.issue("names-member"), client_cert_allowed_hostname="a.example.com,b.example.org"
+    )
+    assert put_as(member, named) is grpc.StatusCode.OK
+    assert put_as(member, other) is not grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("flag", ["tls-max-version", "tls-min-version"])
 def test_what_grpc_cannot_check_is_refused_in_one_sentence(
     cluster: Callable[..., ClusterProcesses], authority: TestAuthority, flag: str
 ) -> None:
@@ -124,7 +182,7 @@ def test_what_grpc_cannot_check_is_refused_in_one_sentence(
         "listen-client-urls": member.client_url.replace("http:", "https:"),
         "cert-file": str(files.cert_file),
         "key-file": str(files.key_file),
-        flag: {"client-crl-file": str(authority.revoke()), "tls-min-version": "TLS1.3"}.get(flag, "x"),
+        flag: {"tls-min-version": "TLS1.3", "tls-max-version": "TLS1.2"}[flag],
     }
     member.start()
     assert member.wait_exit() == ExitCode.CONFIG

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import grpc
 from grpc import aio
@@ -17,7 +17,7 @@ from grpc import aio
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, RpcError, StreamMethod, UnaryMethod
 from kvnode.rpc.listen import ListenError, require_free
 from kvnode.rpc.stats import MethodStats, RpcStats
-from kvnode.rpc.tls import CertificateFiles
+from kvnode.rpc.tls import CallerCheck, CertificateFiles
 from kvnode.server.config import NodeConfig, Url
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.status import KvError, StatusCode
@@ -25,6 +25,9 @@ from kvnode.status import KvError, StatusCode
 __all__ = ["GrpcServer"]
 
 logger = logging.getLogger(__name__)
+
+RequestT = TypeVar("RequestT")
+AnswerT = TypeVar("AnswerT")
 
 _GRPC_CODES = {StatusCode(code.value[0]): code for code in grpc.StatusCode}
 
@@ -36,6 +39,7 @@ class GrpcServer:
         self.stats = RpcStats()
         self._config = config
         self._server = aio.server(options=_options(config))
+        self._callers: CallerCheck | None = None
 
     def listen(self, url: Url) -> int:
         """Open ``url``; to be called before ``start``.
@@ -66,10 +70,10 @@ class GrpcServer:
             services.add(method.path.split("/")[1])
             if isinstance(method, UnaryMethod):
                 unary = _UnaryBehavior(method, self.stats, slow_s=slow_s)
-                handlers[method.path] = grpc.unary_unary_rpc_method_handler(unary.serve)
+                handlers[method.path] = grpc.unary_unary_rpc_method_handler(self._admitting(unary.serve))
             else:
                 stream = _StreamBehavior(method, self.stats)
-                handlers[method.path] = grpc.stream_stream_rpc_method_handler(stream.serve)
+                handlers[method.path] = grpc.stream_stream_rpc_method_handler(self._admitting(stream.serve))
         self._server.add_generic_rpc_handlers((_Router(handlers, services),))
         await self._server.start()
 
@@ -77,11 +81,32 @@ class GrpcServer:
         """Take no new calls, let running ones end for ``grace_s`` seconds, then cut them."""
         await self._server.stop(grace_s)
 
+    def _admitting(self, serve: Callable[[RequestT, Any], Awaitable[AnswerT]]) -> Any:
+        """Let only those call whose certificate is let in.
+
+        The core has no place for this at the handshake, so it is looked at with each call: also those of
+        connections that were there before a certificate was revoked.
+        """
+        callers = self._callers
+        if callers is None:
+            return serve
+
+        async def check_and_serve(request: RequestT, context: Any) -> AnswerT:
+            refusal = callers.refusal(context.auth_context())
+            if refusal:
+                logger.warning("rejected call on client endpoint", extra={"error": refusal})
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, refusal)
+            return await serve(request, context)
+
+        return check_and_serve
+
     def _credentials(self) -> grpc.ServerCredentials:
         tls = self._config.client_tls
         if tls is None:
             raise ValueError("a TLS address needs certificates")  # NodeConfig refuses this
         files = CertificateFiles(tls)
+        if tls.crl_file is not None or tls.allowed_hostnames:
+            self._callers = CallerCheck(tls)
 
         def configuration(
             contents: Any,

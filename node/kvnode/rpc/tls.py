@@ -1,12 +1,13 @@
 """Certificates for gRPC's core, which takes contents instead of contexts."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kvnode.server.config import TlsConfig, TlsVersion
-from kvnode.server.tls import CertificateError, file_stamp, server_context
+from kvnode.server.tls import CertificateCheck, CertificateError, file_stamp, server_context
 
-__all__ = ["CertificateFiles", "Certificates"]
+__all__ = ["CallerCheck", "CertificateFiles", "Certificates"]
 
 
 class Certificates(NamedTuple):
@@ -15,6 +16,57 @@ class Certificates(NamedTuple):
     chain: bytes
     key: bytes
     trusted_ca: bytes | None
+
+
+class CallerCheck:
+    """``CertificateCheck`` for gRPC's core, which tells a caller's certificate as PEM, with each call."""
+
+    #: Certificates whose description is kept; one for each client is enough.
+    LIMIT_COUNT = 1000
+
+    def __init__(self, config: TlsConfig) -> None:
+        self._check = CertificateCheck(config)
+        self._described: dict[bytes, Mapping[str, Any]] = {}
+
+    def refusal(self, security: Mapping[str, Iterable[bytes]]) -> str:
+        """Return why a caller is not let in; empty if it is.
+
+        Args:
+            security: of the call's context: the verified certificate, or nothing on a plain connection.
+        """
+        if not security.get("transport_security_type"):
+            return ""
+        content = next(iter(security.get("x509_pem_cert", ())), b"")
+        return self._check.refusal(self._describe(content) if content else None)
+
+    def _describe(self, content: bytes) -> Mapping[str, Any]:
+        known = self._described.get(content)
+        if known is None:
+            if len(self._described) >= self.LIMIT_COUNT:
+                self._described.clear()
+            known = self._described[content] = _description(content)
+        return known
+
+
+def _description(content: bytes) -> Mapping[str, Any]:
+    """What ``ssl`` would say of a certificate, as far as it is asked for."""
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(content)
+    names: list[tuple[str, str]] = []
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        pass
+    else:
+        names += [("DNS", name) for name in extension.value.get_values_for_type(x509.DNSName)]
+        names += [("IP Address", str(each)) for each in extension.value.get_values_for_type(x509.IPAddress)]
+    common_names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return {
+        "serialNumber": f"{certificate.serial_number:X}",
+        "subject": tuple((("commonName", str(name.value)),) for name in common_names),
+        "subjectAltName": tuple(names),
+    }
 
 
 class CertificateFiles:
@@ -67,8 +119,6 @@ class CertificateFiles:
 
 def _refuse_unknown_options(config: TlsConfig) -> None:
     given = {
-        "--client-crl-file": config.crl_file is not None,
-        "--client-cert-allowed-hostname": bool(config.allowed_hostnames),
         # Suites of TLS 1.2 are told to it by its environment, before it is imported.
         "--cipher-suites": bool(config.cipher_suites)
         and all(name.startswith("TLS_") for name in config.cipher_suites),
