@@ -332,7 +332,11 @@ class Member:
         log.info("handing leadership over to member %x", target)
         self.node.transfer_leadership(target)
         self.driver.wake()
-        await self._until(lambda: self.leader_id not in (0, self.member_id), HAND_OVER_S)
+        # Nobody takes over whose connection is lost: all members of a cluster may be stopped at once.
+        await self._until(
+            lambda: self.leader_id not in (0, self.member_id) or not self.transport.connected(target),
+            HAND_OVER_S,
+        )
 
     async def _checkpoint_before_transfer(self) -> None:
         """Let the next leader know how much is left of each lease, if that can be said quickly."""
