@@ -22,6 +22,7 @@ from kvnode.server.config import TlsConfig, parse_url
 from kvnode.server.errors import RequestTimeoutError
 from kvtest.certificates import TestAuthority
 from kvtest.local_member import LocalMember, local_config
+from prometheus_client.parser import text_string_to_metric_families
 
 ANY_PORT = parse_url("http://127.0.0.1:0")
 
@@ -259,6 +260,18 @@ async def test_metrics_have_etcds_names(site: Site) -> None:
         assert line in text.splitlines()
     assert "grpc_server_handling_seconds" not in text
     assert "process_resident_memory_bytes" in text
+
+
+async def test_prometheus_can_read_every_line(site: Site) -> None:
+    site.member.stats.peer(0xB2).sent_bytes = 7
+    site.rpc_stats.of("/etcdserverpb.KV/Put", "unary").handled[8] = 2
+    batch = site.member.applier.engine.batch()
+    site.member.applier.alarms.activate(1, pb.NOSPACE, batch)
+    text = (await site.get("/metrics")).body
+    families = list(text_string_to_metric_families(text))
+    samples = [(sample.name, tuple(sorted(sample.labels.items()))) for f in families for sample in f.samples]
+    assert len(samples) == len(set(samples)) == sum(not line.startswith("#") for line in text.splitlines())
+    assert all(family.documentation for family in families)
 
 
 async def test_request_durations_are_told_when_extensive_metrics_are_asked_for() -> None:

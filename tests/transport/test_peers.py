@@ -119,13 +119,15 @@ async def test_a_call_to_a_stranger_is_unavailable(pair: Pair) -> None:
 
 
 async def test_a_snapshot_arrives_whole(pair: Pair) -> None:
-    _, peers_one, two, _, _ = pair
+    one, peers_one, two, _, _ = pair
     metadata = SnapshotMetadata(10, 2, ConfState((MemberId(1), MemberId(2))))
     chunks = [bytes([n]) * 300_000 for n in range(40)]
     message = InstallSnapshot(MemberId(1), MemberId(2), 2, metadata)
     await peers_one.send_snapshot(message, iter(chunks))
     assert two.snapshot == b"".join(chunks)
     assert two.messages == [message]
+    assert one.stats.peer(2).sent_bytes > 40 * 300_000
+    assert two.stats.peer(1).received_bytes > 40 * 300_000
 
 
 async def test_the_sender_learns_that_a_snapshot_was_not_taken(pair: Pair) -> None:

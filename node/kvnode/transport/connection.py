@@ -40,8 +40,6 @@ class PeerConnection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.is_blocked = False
-        self.sent_bytes = 0
-        self.received_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclasses
@@ -71,7 +69,6 @@ class PeerConnection(asyncio.Protocol):
         return certificate
 
     def data_received(self, data: bytes) -> None:
-        self.received_bytes += len(data)
         try:
             for kind, body in self._reader.feed(data):
                 self._on_frame(self, kind, body)
@@ -97,7 +94,6 @@ class PeerConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send encoded frames; without effect on a closed connection."""
         if self._transport is not None:
-            self.sent_bytes += len(data)
             self._transport.write(data)
 
     async def drained(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from kvnode.raft.messages import InstallSnapshot, Message
 from kvnode.server.config import NodeConfig, TlsConfig
 from kvnode.server.ports import PeerHandler
+from kvnode.server.stats import PeerStats
 from kvnode.server.tls import ReloadingClientContext, client_context
 from kvnode.status import StatusCode
 from kvnode.transport.codec import encode_message
@@ -105,6 +106,7 @@ class Peers:
         link = self._links.get(message.to_id)
         if link is None:
             raise ConnectionError(f"member {message.to_id:x} has no known address")
+        stats = self._handler.stats.peer(message.to_id)
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def answered(connection: PeerConnection, kind: FrameType, body: bytes) -> None:
@@ -125,11 +127,11 @@ class Peers:
         except (RefusedError, TimeoutError) as error:
             raise ConnectionError(str(error)) from error
         try:
-            connection.write(frame(FrameType.SNAPSHOT_BEGIN, encode_message(message)))
+            _write(connection, stats, FrameType.SNAPSHOT_BEGIN, encode_message(message))
             while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
                 await connection.drained()
-                connection.write(frame(FrameType.SNAPSHOT_CHUNK, chunk))
-            connection.write(frame(FrameType.SNAPSHOT_END, b""))
+                _write(connection, stats, FrameType.SNAPSHOT_CHUNK, chunk)
+            _write(connection, stats, FrameType.SNAPSHOT_END, b"")
             async with asyncio.timeout(SNAPSHOT_DONE_TIMEOUT_S):
                 answer = await done
         finally:
@@ -157,6 +159,12 @@ class Peers:
         log.warning("peer %x refused this member: %s", member_id, error.detail)
         if error.reason is RefusedReason.MEMBER_REMOVED:
             self._handler.removed_by_peer()
+
+
+def _write(connection: PeerConnection, stats: PeerStats, kind: FrameType, body: bytes) -> None:
+    data = frame(kind, body)
+    connection.write(data)
+    stats.sent_bytes += len(data)
 
 
 def _dialing(tls: TlsConfig | None) -> Callable[[], ssl.SSLContext | None]:
