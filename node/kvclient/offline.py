@@ -1,15 +1,28 @@
-"""Snapshot files without a cluster: what is in one, and a data directory made from one.
+"""Snapshot files and data directories without a cluster: what is in one, and one made from the other.
 
-The only module here that reaches into `kvnode.storage`, and only when one of its functions
-runs: everything else of the client works where the member's own dependencies are missing.
+Only this module and `dumps` reach into `kvnode.storage` and what lies on it, and only when one of
+their functions runs: everything else of the client works where the member's own dependencies are
+missing.
 """
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kvclient.output.printer import RestoredSnapshot, SnapshotFileStatus
+from kvclient.output.printer import FileHash, RestoredSnapshot, SnapshotFileStatus
 
-__all__ = ["SnapshotFileError", "parse_initial_cluster", "restore_snapshot", "snapshot_file_status"]
+if TYPE_CHECKING:
+    from kvnode.storage.engine import Engine
+
+__all__ = [
+    "SnapshotFileError",
+    "defragment_directory",
+    "hash_of",
+    "parse_initial_cluster",
+    "restore_snapshot",
+    "snapshot_file_status",
+]
 
 
 class SnapshotFileError(Exception):
@@ -95,6 +108,74 @@ def restore_snapshot(
         member_id=result.member_id,
         revision=result.revision,
     )
+
+
+def hash_of(path: Path, *, revision: int = 0, scratch: Path | None = None) -> FileHash:
+    """HashKV of a snapshot file or a data directory, also one that is in use.
+
+    Args:
+        revision: The last one to include; 0 for all.
+        scratch: Where a copy may be made meanwhile.
+    Raises:
+        SnapshotFileError: It is damaged, or neither of them, or the revision is not in it.
+    """
+    from kvnode.storage.errors import StorageError
+    from kvnode.storage.inspection import inspect
+    from kvnode.storage.leveldb import LevelDbEngines
+    from kvnode.storage.snapshots import load_file
+
+    engines = LevelDbEngines()
+    try:
+        if path.is_dir():
+            with inspect(path, engines, scratch=scratch) as inspection, inspection.state() as state:
+                return _hash_of_state(state, revision)
+        with tempfile.TemporaryDirectory(prefix="kvcluster-", dir=scratch) as directory:
+            state = engines.state(Path(directory) / "state", create=True)
+            try:
+                load_file(path, state)
+                return _hash_of_state(state, revision)
+            finally:
+                state.close()
+    except StorageError as error:
+        raise SnapshotFileError(str(error)) from error
+
+
+def _hash_of_state(state: "Engine", revision: int) -> FileHash:
+    from kvnode.mvcc.errors import MvccError
+    from kvnode.mvcc.hashing import RevisionHash
+    from kvnode.mvcc.store import Store
+
+    try:
+        hashing = RevisionHash(Store(state), revision)
+        return FileHash(hashing.finish(), hashing.revision, hashing.compact_revision)
+    except MvccError as error:
+        raise SnapshotFileError(str(error)) from error
+
+
+def defragment_directory(data_dir: Path, *, wal_dir: Path | None = None) -> None:
+    """Give freed space of a stopped member back to the file system.
+
+    Raises:
+        SnapshotFileError: It runs, or its data are damaged.
+    """
+    from kvnode.storage.data_dir import DataDirectory
+    from kvnode.storage.errors import StorageError
+    from kvnode.storage.leveldb import LevelDbEngines
+
+    if not data_dir.is_dir():
+        raise SnapshotFileError(f"{data_dir}: is no directory")
+    try:
+        with DataDirectory(data_dir, LevelDbEngines(), wal_dir=wal_dir) as directory:
+            if directory.check() is None:
+                raise SnapshotFileError(f"{data_dir}: is no member's data directory")
+            databases = directory.open()
+            try:
+                databases.state_engine.compact_range()
+                databases.log_engine.compact_range()
+            finally:
+                databases.close()
+    except StorageError as error:
+        raise SnapshotFileError(str(error)) from error
 
 
 def parse_initial_cluster(text: str) -> dict[str, Sequence[str]]:

@@ -12,13 +12,14 @@ from kvclient.cli.session import DEFAULT_ENDPOINT, CommandFailedError, Session, 
 from kvclient.cli.values import DURATION, HEX_ID, REVISION
 from kvclient.output.printer import FORMATS
 
-__all__ = ["KvctlCommand", "LazyGroup", "global_options", "main", "without_truth_values"]
+__all__ = ["KvctlCommand", "LazyGroup", "global_options", "kvctl", "main", "without_truth_values"]
 
 # etcdctl's numbers, so that scripts keep working.
 EXIT_ERROR: Final = 1
 EXIT_BAD_FEATURE: Final = 4
 EXIT_IO: Final = 6
 EXIT_BAD_ARGUMENTS: Final = 128
+_COMPLETION_VARIABLE: Final = "_KVCTL_COMPLETE"
 # The shell's number for a process ended by Ctrl-C.
 EXIT_INTERRUPTED: Final = 130
 
@@ -267,15 +268,19 @@ class LazyGroup(click.Group):
 _COMMANDS: Final = {
     "alarm": ("maintenance:alarm", "List or lower alarms."),
     "auth": ("auth:auth", "Turn authentication on and off."),
+    "check": ("check:check", "Try the cluster under a load of writes."),
     "compaction": ("kv:compaction", "Forget what was overwritten before a revision."),
+    "completion": ("completion:completion", "Print a script for the shell's completion."),
     "defrag": ("maintenance:defrag", "Give freed space back to the file system."),
     "del": ("kv:delete", "Delete a key or a range of keys."),
     "downgrade": ("downgrade:downgrade", "Go back to an older version of the servers."),
     "elect": ("lock:elect", "Stand in a leader election, or watch one."),
     "endpoint": ("endpoint:endpoint", "Ask single members: status, health, hashes."),
     "get": ("kv:get", "Read a key or a range of keys."),
+    "hashkv": ("dump:hashkv", "Hash of a snapshot file or a data directory."),
     "lease": ("lease:lease", "Grant, renew, inspect and revoke leases."),
     "lock": ("lock:lock", "Hold a lock, for as long as a command runs."),
+    "log": ("dump:log", "Look at a member's raft log."),
     "make-mirror": ("mirror:make_mirror", "Keep a copy of the keys in another cluster."),
     "member": ("member:member", "List and change the members."),
     "move-leader": ("maintenance:move_leader", "Hand leadership to another member."),
@@ -283,6 +288,7 @@ _COMMANDS: Final = {
     "put": ("kv:put", "Write a key."),
     "role": ("role:role", "Roles, and what they may read and write."),
     "snapshot": ("snapshot:snapshot", "Save, inspect and restore snapshots."),
+    "state": ("dump:state", "Look at a member's state."),
     "txn": ("txn:txn", "Compare, then do one of two lists of requests, all at once."),
     "user": ("user:user", "Users, their passwords and roles."),
     "version": ("maintenance:version", "Print versions."),
@@ -311,6 +317,11 @@ def run(args: Sequence[str]) -> int:
     """Run kvctl; every failure becomes one line on standard error and an exit code."""
     from kvclient.output.stdout import flush
 
+    if _COMPLETION_VARIABLE in os.environ:
+        # A shell asks what could come next.
+        from click.shell_completion import shell_complete
+
+        return shell_complete(kvctl(), {}, "kvctl", _COMPLETION_VARIABLE, os.environ[_COMPLETION_VARIABLE])
     try:
         result = kvctl().main(args=list(args), prog_name="kvctl", standalone_mode=False)
         flush()
@@ -375,7 +386,7 @@ def _usage_exit_code(error: click.UsageError) -> int:
             return EXIT_BAD_ARGUMENTS
         case click.BadParameter(param=param) if param is not None:
             if isinstance(param.type, click.Choice):
-                return EXIT_BAD_FEATURE
+                return EXIT_BAD_FEATURE if isinstance(param, click.Option) else EXIT_ERROR
             if isinstance(param, click.Option):
                 return EXIT_BAD_ARGUMENTS if param.type is HEX_ID else EXIT_ERROR
             return EXIT_ERROR if param.type is REVISION else EXIT_BAD_ARGUMENTS

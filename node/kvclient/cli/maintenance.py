@@ -1,6 +1,7 @@
 """move-leader, defrag, alarm, options, version."""
 
 import time
+from pathlib import Path
 
 import click
 
@@ -33,8 +34,21 @@ def move_leader(member_id: int) -> None:
 
 @click.command("defrag", cls=KvctlCommand)
 @click.option("--cluster", is_flag=True, help="Every member's endpoints, not only those given.")
-def defrag(cluster: bool) -> None:
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Of a stopped member, instead of endpoints.",
+)
+@click.option(
+    "--wal-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where that member's log is, if not in --data-dir.",
+)
+def defrag(cluster: bool, data_dir: Path | None, wal_dir: Path | None) -> None:
     """Give freed space back to the file system, one endpoint after the other."""
+    if data_dir is not None:
+        _defragment_offline(data_dir, wal_dir)
+        return
 
     async def run(client: Client) -> list[EndpointDefrag]:
         reports = []
@@ -58,6 +72,18 @@ def defrag(cluster: bool) -> None:
         )
     if failed:
         raise CommandFailedError("")
+
+
+def _defragment_offline(data_dir: Path, wal_dir: Path | None) -> None:
+    from kvclient.offline import SnapshotFileError, defragment_directory
+
+    started_s = time.monotonic()
+    try:
+        defragment_directory(data_dir, wal_dir=wal_dir)
+    except SnapshotFileError as error:
+        raise CommandFailedError(f"Failed to defragment directory[{data_dir}] ({error})") from None
+    took = duration(time.monotonic() - started_s)
+    click.echo(f"Finished defragmenting directory[{data_dir}]. took {took}")
 
 
 alarm = LazyGroup("alarm", help="List or lower alarms.")

@@ -43,6 +43,7 @@ __all__ = [
     "EngineFactory",
     "Identity",
     "OpenData",
+    "read_identity",
     "sync_directory",
 ]
 
@@ -166,15 +167,10 @@ class DataDirectory:
             DataDirectoryDamagedError: the file is there but can't be read.
             DataDirectoryForeignError: there is no identity, but there are files of something else.
         """
-        file = self.path / _IDENTITY
-        try:
-            text = file.read_bytes()
-        except FileNotFoundError:
+        identity = read_identity(self.path)
+        if identity is None:
             self._refuse_foreign_files()
-            return None
-        except OSError as error:
-            raise DataDirectoryDamagedError(str(file), str(error)) from error
-        return _decode_identity(file, text)
+        return identity
 
     def check(self, *, cluster_id: int | None = None, member_id: int | None = None) -> Identity | None:
         """Return ``identity()`` after all guards have let it pass.
@@ -347,6 +343,22 @@ class DataDirectory:
         for generation in self._generations():
             shutil.rmtree(self.state_path(generation))
         sync_directory(self.path)
+
+
+def read_identity(path: Path) -> Identity | None:
+    """Return whose data a directory holds; None if no member has completed it.  Needs no lock.
+
+    Raises:
+        DataDirectoryDamagedError: the file is there but can't be read.
+    """
+    file = path / _IDENTITY
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataDirectoryDamagedError(str(file), str(error)) from error
+    return _decode_identity(file, text)
 
 
 def sync_directory(path: str | Path) -> None:

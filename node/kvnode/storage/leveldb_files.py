@@ -23,7 +23,7 @@ from typing import Final
 
 from kvnode.storage.errors import StorageCorruptError
 
-__all__ = ["check_files"]
+__all__ = ["check_files", "tables_of"]
 
 _BLOCK_BYTES: Final = 32768
 _HEADER: Final = struct.Struct("<IHB")  # masked CRC-32C, payload length, type
@@ -49,11 +49,11 @@ def check_files(path: Path, *, allows_gaps: bool) -> None:
         return  # LevelDB has better words for what is wrong
     log_number = previous_log_number = 0
     for record in _records(manifest):
-        for tag, number in _numbers_of_edit(record, manifest):
+        for tag, fields in _fields_of_edit(record, manifest):
             if tag == _TAG_LOG_NUMBER:
-                log_number = number
+                log_number = fields[0]
             elif tag == _TAG_PREVIOUS_LOG_NUMBER:
-                previous_log_number = number
+                previous_log_number = fields[0]
     numbers = sorted(
         int(match.group(1)) for file in path.iterdir() if (match := _LOG_NAME.fullmatch(file.name))
     )
@@ -74,6 +74,26 @@ def check_files(path: Path, *, allows_gaps: bool) -> None:
                     f"the writes {expected}..{sequence - 1} are lost, though later ones are there",
                 )
             expected = sequence + count
+
+
+def tables_of(path: Path) -> set[int]:
+    """Return the numbers of the tables that a closed database consists of.
+
+    Raises:
+        StorageCorruptError: the manifest can't be read.
+    """
+    manifest = _manifest_of(path)
+    if manifest is None:
+        raise StorageCorruptError(str(path), "there is no manifest")
+    tables: set[int] = set()
+    for record in _records(manifest):
+        for tag, numbers in _fields_of_edit(record, manifest):
+            # Behind both tags comes the level, then the table's number.
+            if tag == _TAG_NEW_FILE:
+                tables.add(numbers[1])
+            elif tag == _TAG_DELETED_FILE:
+                tables.discard(numbers[1])
+    return tables
 
 
 def _manifest_of(path: Path) -> Path | None:
@@ -174,21 +194,20 @@ _FIELDS: Final = {
 }
 
 
-def _numbers_of_edit(record: bytes, file: Path) -> Iterator[tuple[int, int]]:
-    """Yield each tag of a manifest record with the first number behind it."""
+def _fields_of_edit(record: bytes, file: Path) -> Iterator[tuple[int, list[int]]]:
+    """Yield each tag of a manifest record with the numbers behind it."""
     at = 0
     try:
         while at < len(record):
             tag, at = _varint(record, at)
-            first: int | None = None
+            numbers: list[int] = []
             for field in _FIELDS[tag]:
                 number, at = _varint(record, at)
                 if field == "s":
                     at += number
-                elif first is None:
-                    first = number
-            if first is not None:
-                yield tag, first
+                else:
+                    numbers.append(number)
+            yield tag, numbers
     except (IndexError, KeyError) as error:
         raise StorageCorruptError(str(file), "a record can't be read") from error
 

@@ -20,7 +20,7 @@ disk.  The terms of all entries are kept as runs, so ``term`` never does.
 import struct
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from kvnode.raft.errors import CompactedError, RaftInvariantError, UnavailableError
@@ -34,7 +34,7 @@ from kvnode.raft.types import (
     SnapshotMetadata,
     Term,
 )
-from kvnode.storage.engine import Engine, WriteBatch
+from kvnode.storage.engine import Engine, ReadView, WriteBatch
 from kvnode.storage.errors import StorageCorruptError
 from kvnode.storage.keyspace import (
     LOG_BASE,
@@ -48,7 +48,13 @@ from kvnode.storage.keyspace import (
     prefix_end,
 )
 
-__all__ = ["LogStore", "PreparedSave", "decode_snapshot_metadata", "encode_snapshot_metadata"]
+__all__ = [
+    "LogStore",
+    "PreparedSave",
+    "StoredLog",
+    "decode_snapshot_metadata",
+    "encode_snapshot_metadata",
+]
 
 _FORMAT_VERSION: Final = b"1"
 _HARD_STATE: Final = struct.Struct(">QQQ")
@@ -507,6 +513,39 @@ class LogStore:
                 purges[0] = (stop, last)
 
 
+class StoredLog:
+    """A log as it lies on disk, for looking at: entries in order, nothing kept, nothing concluded.
+
+    Unlike ``LogStore.open`` it does not refuse a log whose parts contradict each other.
+
+    Raises:
+        StorageCorruptError: there is no log, or one of another format.
+    """
+
+    def __init__(self, engine: ReadView, *, path: str = "log") -> None:
+        self._engine = engine
+        self._path = path
+        version = engine.get(LOG_FORMAT)
+        if version != _FORMAT_VERSION:
+            raise StorageCorruptError(
+                path, f"the log's format version is {version!r}, not {_FORMAT_VERSION!r}"
+            )
+        try:
+            self.hard_state = HardState(*_HARD_STATE.unpack(_required(engine, path, LOG_HARD_STATE)))
+            #: The last entry that was compacted away.
+            self.base_index, self.base_term = _BASE.unpack(_required(engine, path, LOG_BASE))
+            self.snapshot = decode_snapshot_metadata(_required(engine, path, LOG_SNAPSHOT))
+            self.state_generation = _required(engine, path, LOG_GENERATION).decode("ascii")
+        except (struct.error, ValueError) as error:
+            raise StorageCorruptError(path, f"a record of the log can't be read: {error}") from error
+
+    def entries(self, first: Index = 0) -> Iterator[Entry]:
+        """Yield the entries from ``first`` on that are not compacted."""
+        start = log_entry_key(max(first, self.base_index + 1))
+        for key, value in self._engine.iterate(start, prefix_end(LOG_ENTRY_PREFIX)):
+            yield _decode_entry(self._path, key, value)
+
+
 def encode_snapshot_metadata(metadata: SnapshotMetadata) -> bytes:
     """Return index, term, four counts, and the member ids in the order of ``ConfState``."""
     groups = metadata.conf_state
@@ -552,7 +591,7 @@ def _limited(entries: list[Entry], max_bytes: int) -> list[Entry]:
     return entries
 
 
-def _required(engine: Engine, path: str, key: bytes) -> bytes:
+def _required(engine: ReadView, path: str, key: bytes) -> bytes:
     value = engine.get(key)
     if value is None:
         raise StorageCorruptError(path, f"the record {key.decode('ascii')!r} of the log is missing")
