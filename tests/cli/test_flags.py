@@ -288,6 +288,21 @@ def test_compactions_have_slices_and_pauses() -> None:
     assert config_of("--bootstrap-defrag-threshold-megabytes=3").bootstrap_defrag_threshold_megabytes == 3
 
 
+def test_a_member_that_listens_everywhere_advertises_where_it_is_most_likely_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kvnode.cli.assemble.default_host", lambda: "10.0.0.9")
+    everywhere = "--listen-peer-urls=http://0.0.0.0:2390"
+    config = config_of(everywhere, "--name=a")
+    assert config.initial_advertise_peer_urls == ("http://10.0.0.9:2390",)
+    assert config.initial_cluster == {"a": ("http://10.0.0.9:2390",)}
+    given = config_of(everywhere, "--initial-advertise-peer-urls=http://m1:2390")
+    assert given.initial_advertise_peer_urls == ("http://m1:2390",)
+    assert config_of("--name=a").initial_advertise_peer_urls == ("http://localhost:2380",)
+    monkeypatch.setattr("kvnode.cli.assemble.default_host", lambda: None)
+    assert config_of(everywhere).initial_advertise_peer_urls == ("http://localhost:2380",)
+
+
 def test_a_url_given_twice_is_listened_on_once() -> None:
     url = "http://127.0.0.1:2379"
     config = config_of(

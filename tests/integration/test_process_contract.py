@@ -155,6 +155,13 @@ def test_a_member_says_once_that_it_is_ready_when_the_cluster_knows_it(cluster: 
         assert str(line["ts"]).endswith("Z")
         assert str(line["caller"]).startswith("cli/node.py:")
         assert line["listen-client-urls"] == [member.client_url]
+        for words, url in (
+            ("serving peer traffic", member.peer_url),
+            ("serving client traffic insecurely; this is strongly discouraged!", member.client_url),
+        ):
+            [serving] = said(member, words)
+            assert serving["address"] == url.partition("://")[2]
+        assert len(said(member, "serving metrics")) == 1
 
 
 def member_list(member: MemberProcess) -> rpc_pb2.MemberListResponse:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kvnode.cli.cipher_suites import openssl_names
+from kvnode.cli.default_host import default_host
 from kvnode.cli.flags import SWITCHED_GATES, CommandLine, FlagError
 from kvnode.cli.values import parse_bool, parse_duration_s, parse_int
 from kvnode.server.config import (
@@ -69,7 +70,7 @@ class _Assembler:
 
     def config(self) -> NodeConfig:
         name = self._text("name")
-        advertise_peer_urls = self._urls("initial-advertise-peer-urls")
+        advertise_peer_urls = self._advertised("initial-advertise-peer-urls", "listen-peer-urls")
         if (
             "listen-client-urls" in self._line.sources
             and "advertise-client-urls" not in self._line.sources
@@ -102,7 +103,9 @@ class _Assembler:
                 listen_client_http_urls=self._listen_urls("listen-client-http-urls"),
                 listen_metrics_urls=self._listen_urls("listen-metrics-urls"),
                 initial_advertise_peer_urls=tuple(map(str, advertise_peer_urls)),
-                advertise_client_urls=tuple(map(str, self._urls("advertise-client-urls"))),
+                advertise_client_urls=tuple(
+                    map(str, self._advertised("advertise-client-urls", "listen-client-urls"))
+                ),
                 initial_cluster=initial_cluster,
                 initial_cluster_state=self._choice("initial-cluster-state", InitialClusterState),
                 initial_cluster_token=self._text("initial-cluster-token"),
@@ -193,6 +196,17 @@ class _Assembler:
 
     def _urls(self, flag: str) -> tuple[Url, ...]:
         return self._read(flag, parse_urls)
+
+    def _advertised(self, flag: str, listen_flag: str) -> tuple[Url, ...]:
+        """What was given; else, for a member that listens everywhere, where it is most likely reached."""
+        listened = self._listen_urls(listen_flag)
+        if flag in self._line.sources or not listened or listened[0].host != "0.0.0.0":
+            return self._urls(flag)
+        host = default_host()
+        if host is None:
+            return self._urls(flag)
+        shown = f"[{host}]" if ":" in host else host
+        return parse_urls(f"http://{shown}:{listened[0].port}")
 
     def _listen_urls(self, flag: str) -> tuple[Url, ...]:
         return self._read(flag, lambda text: parse_urls(text, listen=True))

@@ -65,6 +65,7 @@ async def _listen(config: NodeConfig, http: HttpServer, grpc: GrpcServer) -> Non
     for url in config.listen_metrics_urls:
         with _naming("listen-metrics-urls"):
             await http.listen(url)
+        logger.info("serving metrics", extra={"address": str(url)})
     for url in config.listen_client_http_urls:
         with _naming("listen-client-http-urls"):
             await http.listen(url, serves_clients=True)
@@ -161,6 +162,14 @@ async def _say_when_ready(member: RunningMember) -> None:
             "listen-client-urls": [str(url) for url in member.config.listen_client_urls],
         },
     )
+    config = member.config
+    for traffic, urls in (("grpc", config.listen_client_urls), ("http", config.listen_client_http_urls)):
+        for url in urls:
+            fields = {"traffic": traffic, "address": url.address}
+            if url.is_tls:
+                logger.info("serving client traffic securely", extra=fields)
+            else:
+                logger.info("serving client traffic insecurely; this is strongly discouraged!", extra=fields)
     notify_ready()
 
 

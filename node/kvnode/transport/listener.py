@@ -110,6 +110,7 @@ class PeerListener:
                 self._servers.append(await create(self._connection, sock=sock, ssl=context))
             except OSError as error:
                 raise OSError(error.errno, error.strerror, url) from error
+            log.info("serving peer traffic", extra={"address": url.partition("://")[2]})
 
     async def close(self) -> None:
         """Stop accepting and hang up."""
