@@ -423,3 +423,28 @@ def test_a_slice_ends_once_it_has_read_much_even_of_keys_that_nobody_watches(wor
         slices += 1
     assert sink.revisions == [14]
     assert slices >= 3
+
+
+def test_a_pair_put_and_deleted_by_one_transaction_had_the_revision_before_as_previous(world):
+    world.put(b"old", b"before")
+    sink = Sink()
+    world.hub.create(ALL._replace(prev_kv=True), sink)
+    for key in (b"old", b"new"):
+        nested = rpc.TxnRequest(success=[rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))])
+        world.txn(
+            rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=b"meanwhile")),
+            rpc.RequestOp(request_txn=nested),
+        )
+    previous = [(event.type, event.prev_kv.value) for event in sink.messages]
+    # At the deletion of the new key nothing was known of it before.
+    assert previous == [
+        (kv.Event.PUT, b"before"),
+        (kv.Event.DELETE, b"before"),
+        (kv.Event.PUT, b""),
+        (kv.Event.DELETE, b""),
+    ]
+    again = Sink()
+    world.hub.create(ALL._replace(prev_kv=True, start_revision=3), again)
+    while world.hub.catch_up():
+        pass
+    assert again.messages == sink.messages

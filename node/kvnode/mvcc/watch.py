@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 from kvnode.mvcc.errors import CompactedError, WatchRangeEmptyError
 from kvnode.mvcc.events import Change, Event, EventBatch
+from kvnode.mvcc.revision import MAIN_SHIFT
 from kvnode.mvcc.store import Store
 from kvnode.mvcc.watchers import FROM_KEY, Group, WatcherIndex
 
@@ -333,7 +334,12 @@ class _Events:
         if event is None:
             event = self._made[change.packed] = Event(change, None)
         if with_previous and event.previous is None and change.previous:
-            event.previous = self._store.record(change.previous)
+            previous = change.previous
+            if previous >> MAIN_SHIFT == change.main:
+                # Put by the same transaction: what watchers knew before is what the revision before held.
+                previous = self._store.index.at(change.key, change.main - 1)
+            if previous:
+                event.previous = self._store.record(previous)
         return event
 
 
