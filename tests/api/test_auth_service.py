@@ -1,6 +1,7 @@
 """The Auth service over gRPC: logging in, users, roles, and what clients are told."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from kvnode.auth.caller import MEMBER, Caller
 from kvnode.auth.errors import InvalidTokenError, UserEmptyError
 from kvnode.pb import auth_pb2 as auth
 from kvnode.pb import rpc_pb2 as pb
-from kvnode.server.errors import TooManyRequestsError
+from kvnode.server.errors import StoppedError, TooManyRequestsError
 from kvtest.local_member import LocalMember, local_config
 from kvtest.secured_member import SecuredMember, jwt_config, secured
-from kvtest.served_member import ServedMember, WatchStream, serve
+from kvtest.served_member import ServedMember, WatchStream, serve, until
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -353,6 +354,38 @@ async def test_more_logins_than_can_wait_are_refused_and_the_loop_goes_on() -> N
     assert 0 < len(refused) < 1000
     assert await passwords.matches("right", hashed)
     passwords.close()
+
+
+async def test_logins_that_wait_when_the_member_stops_are_told_so() -> None:
+    passwords = Passwords(8)
+    hashed = await passwords.hashed("right")
+    waiting = [asyncio.ensure_future(passwords.matches("right", hashed)) for _ in range(20)]
+    await asyncio.sleep(0)
+    passwords.close()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert sum(isinstance(answer, StoppedError) for answer in answers) >= 20 - (os.cpu_count() or 1)
+    with pytest.raises(StoppedError):
+        await passwords.hashed("another")
+
+
+async def test_users_are_not_told_of_to_one_who_asked_when_auth_was_about_to_be_enabled() -> None:
+    async with secured() as member:
+        await member.administer("AuthDisable", pb.AuthDisableRequest())
+        local = member.member
+        for method, request in (
+            ("Auth/UserList", pb.AuthUserListRequest()),
+            ("Auth/UserGet", pb.AuthUserGetRequest(name="both")),
+            ("Auth/RoleGet", pb.AuthRoleGetRequest(role="both")),
+            ("Auth/RoleList", pb.AuthRoleListRequest()),
+            ("KV/Range", GET),
+        ):
+            local.applier.auth.is_enabled = False
+            local.holds_reads = True
+            waiting = asyncio.ensure_future(member.client.refused(method, request))
+            await until(lambda: len(local._held) > 0)
+            local.applier.auth.is_enabled = True
+            local.release()
+            assert await waiting == (INVALID_ARGUMENT, "etcdserver: user name is empty"), method
 
 
 # Tokens.

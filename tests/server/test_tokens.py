@@ -3,7 +3,7 @@
 import pytest
 from kvnode.apply.auth_commands import AuthDisabled, TokenAssigned, UserInvalidated
 from kvnode.auth.caller import Caller
-from kvnode.server.tokens import SimpleTokens, fingerprint
+from kvnode.server.tokens import SimpleTokens
 
 TTL_S = 300.0
 
@@ -77,8 +77,3 @@ def test_a_token_tells_from_which_entry_on_it_is_known(tokens):
     assert tokens.index_of("abc.17") == 17
     for token in ("", "abc", "abc.", "abc.x", "abc.-1", "abc.1.2", "abc.²", "abc." + "9" * 40):
         assert tokens.index_of(token) == 0
-
-
-def test_a_token_is_logged_by_its_fingerprint_only():
-    assert fingerprint("abc.7") == fingerprint("abc.7") != fingerprint("abc.8")
-    assert len(fingerprint("abc.7\udcff")) == 12

@@ -14,7 +14,7 @@ from kvnode.api.gate import Access, Gate
 from kvnode.api.passwords import Passwords
 from kvnode.api.port import Method, UnaryHandler, UnaryMethod
 from kvnode.apply.commands import CommandKind, encode_authenticate
-from kvnode.auth.caller import Caller
+from kvnode.auth.caller import ANONYMOUS, Caller
 from kvnode.auth.errors import (
     AuthFailedError,
     AuthNotEnabledError,
@@ -143,8 +143,9 @@ class AuthService:
         """Tell the roles of a user, to root and to the user."""
         await self._member.confirm_linearizable()
         auth = self._member.applier.auth
-        if caller is not None and caller.user != request.name:
-            auth.check_root(caller)
+        asker = caller or ANONYMOUS
+        if asker.user != request.name:
+            auth.check_root(asker)
         user = auth.user(request.name)
         if user is None:
             raise UserNotFoundError
@@ -167,8 +168,9 @@ class AuthService:
         """Tell the permissions of a role, to root and to those who have it."""
         await self._member.confirm_linearizable()
         auth = self._member.applier.auth
-        if caller is not None and not _has_role(auth.user(caller.user), request.role):
-            auth.check_root(caller)
+        asker = caller or ANONYMOUS
+        if not _has_role(auth.user(asker.user), request.role):
+            auth.check_root(asker)
         role = auth.role(request.role)
         if role is None:
             raise RoleNotFoundError
@@ -188,8 +190,8 @@ class AuthService:
 
     async def _confirm_root(self, caller: Caller | None) -> None:
         await self._member.confirm_linearizable()
-        if caller is not None:
-            self._member.applier.auth.check_root(caller)
+        # Auth may have been enabled meanwhile.
+        self._member.applier.auth.check_root(caller or ANONYMOUS)
 
     async def _hashed(self, password: str) -> str:
         return base64.b64encode(await self._passwords.hashed(password)).decode()

@@ -11,7 +11,7 @@ from kvnode.api.gate import Access, Gate
 from kvnode.api.port import Method, StreamCall, StreamMethod, UnaryMethod
 from kvnode.api.streams import Streams, parse
 from kvnode.apply.commands import CommandKind
-from kvnode.auth.caller import Caller
+from kvnode.auth.caller import ANONYMOUS, Caller
 from kvnode.auth.errors import AuthRevisionOldError
 from kvnode.lease.errors import LeaseTtlTooLargeError
 from kvnode.lease.lessor import MAX_TTL_S
@@ -133,18 +133,18 @@ class LeaseService:
         Its keys are told to who may read them all.
         """
         member = self._member
-        if caller is not None and request.keys:
-            member.applier.permissions.check_lease_read(caller, [request.ID])
-            auth_revision = member.applier.auth.revision
+        asker = caller or ANONYMOUS
+        auth_revision = member.applier.auth.revision
+        if request.keys:
+            member.applier.permissions.check_lease_read(asker, [request.ID])
         response = await member.lease_time_to_live(request.ID, request.keys)
-        if caller is not None and request.keys:
-            if member.applier.auth.revision != auth_revision:
+        auth = member.applier.auth
+        if request.keys and auth.is_enabled:
+            if auth.revision != auth_revision:
                 raise AuthRevisionOldError
-            auth = member.applier.auth
-            if not auth.is_root(caller):
+            if not auth.is_root(asker):
                 # The leader may know of keys that were not here yet when the lease was looked at.
-                for key in response.keys:
-                    auth.check_read(caller, key)
+                auth.check_read_keys(asker, response.keys)
         self._gate.fill(response.header)
         return response
 

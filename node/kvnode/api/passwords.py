@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from kvnode.server.errors import TooManyRequestsError
+from kvnode.server.errors import StoppedError, TooManyRequestsError
 from kvnode.status import KvError
 
 __all__ = ["PasswordTooLongError", "Passwords"]
@@ -46,6 +46,7 @@ class Passwords:
         #: Made when first needed.
         self._threads: ThreadPoolExecutor | None = None
         self._waiting = 0
+        self._is_closed = False
         #: A hash for those who have none.
         self._nobody: bytes | None = None
 
@@ -80,11 +81,14 @@ class Passwords:
         return await self._run(lambda: _matches(data, password_hash))
 
     def close(self) -> None:
-        """Take no more work."""
+        """Take no more work; what waits fails with StoppedError."""
+        self._is_closed = True
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: Callable[[], ResultT]) -> ResultT:
+        if self._is_closed:
+            raise StoppedError
         if self._waiting >= _LIMIT_COUNT:
             raise TooManyRequestsError
         if self._threads is None:
@@ -94,6 +98,10 @@ class Passwords:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except asyncio.CancelledError:
+            if self._is_closed:
+                raise StoppedError from None
+            raise
         finally:
             self._waiting -= 1
 

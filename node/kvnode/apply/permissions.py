@@ -72,9 +72,7 @@ class Permissions:
             return
         lease = self._lessor.get(lease_id)
         if lease is not None:
-            # In order, so that every member meets the same error first.
-            for key in sorted(lease.keys):
-                self._auth.check_write(caller, key)
+            self._auth.check_write_keys(caller, lease.keys)
 
     def check_lease_read(self, caller: Caller, lease_ids: Iterable[int]) -> None:
         """Seeing which keys hang on leases, or which leases there are, needs read permission on the keys."""
@@ -83,5 +81,4 @@ class Permissions:
         for lease_id in lease_ids:
             lease = self._lessor.get(lease_id)
             if lease is not None:
-                for key in lease.keys:
-                    self._auth.check_read(caller, key)
+                self._auth.check_read_keys(caller, lease.keys)

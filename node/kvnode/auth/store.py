@@ -6,7 +6,7 @@ permissions recognisable.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 from kvnode.auth.caller import Caller
@@ -118,6 +118,23 @@ class AuthStore:
         if self.is_enabled:
             allowed = self._allowed_to(caller)
             if allowed is not None and not allowed.write.covers(key, range_end):
+                raise PermissionDeniedError
+
+    def check_read_keys(self, caller: Caller, keys: Collection[bytes]) -> None:
+        """``check_read`` of each key; whatever their order, the error is the same.  Without keys: nothing."""
+        self._check_keys(caller, keys, is_write=False)
+
+    def check_write_keys(self, caller: Caller, keys: Collection[bytes]) -> None:
+        """``check_write`` of each key; as ``check_read_keys``."""
+        self._check_keys(caller, keys, is_write=True)
+
+    def _check_keys(self, caller: Caller, keys: Collection[bytes], *, is_write: bool) -> None:
+        if not self.is_enabled or not keys:
+            return
+        allowed = self._allowed_to(caller)
+        if allowed is not None:
+            covers = (allowed.write if is_write else allowed.read).covers
+            if not all(map(covers, keys)):
                 raise PermissionDeniedError
 
     def check_root(self, caller: Caller) -> None:

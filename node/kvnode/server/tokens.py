@@ -5,7 +5,6 @@ restart forgets it, and it dies when it is not used for a while.  A signed token
 itself and is kept nowhere.
 """
 
-import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from kvnode.apply.auth_commands import AuthDisabled, AuthEvent, TokenAssigned, U
 from kvnode.auth.caller import Caller
 from kvnode.server.config import JwtConfig, NodeConfig
 
-__all__ = ["SimpleTokens", "Tokens", "fingerprint", "make_tokens"]
+__all__ = ["SimpleTokens", "Tokens", "make_tokens"]
 
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PREFIX_LETTERS: Final = 16
@@ -137,8 +136,3 @@ def make_tokens(config: NodeConfig, now_s: Callable[[], float]) -> Tokens:
 
         return JwtTokens(config.auth_token)
     return SimpleTokens(config.auth_token_ttl_s, now_s)
-
-
-def fingerprint(token: str) -> str:
-    """Return a name for a token that may be logged."""
-    return hashlib.sha256(token.encode(errors="replace")).hexdigest()[:12]
