@@ -180,7 +180,7 @@ def _stop_on_signals(stop: asyncio.Event, on_stop: Callable[[], None] | None) ->
         if stop.is_set():
             logger.warning("second signal: stopping at once", extra={"signal": number.name})
             os._exit(ExitCode.OTHER)
-        logger.info("signal received", extra={"signal": number.name})
+        logger.info("received signal; shutting down", extra={"signal": number.name})
         if on_stop is not None:
             on_stop()
         stop.set()
