@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -95,6 +96,27 @@ async def test_who_shows_a_certificate_of_the_authority_is_welcome(
         stranger = ssl.create_default_context(cafile=str(authority.ca_file))
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await greet(port, stranger)
+
+
+async def test_who_comes_back_is_looked_at_anew(config: TlsConfig, authority: TestAuthority) -> None:
+    """A session that is resumed skips the authority, which may be another one by then."""
+    context = caller(authority.issue("client"))
+
+    def twice(port: int) -> list[bool]:
+        reused = []
+        session = None
+        for _ in range(2):
+            with (
+                socket.create_connection(("127.0.0.1", port)) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secured,
+            ):
+                assert secured.recv(100) == b"welcome"
+                session = secured.session
+                reused.append(bool(secured.session_reused))
+        return reused
+
+    async with greeting(config) as port:
+        assert await asyncio.to_thread(twice, port) == [False, False]
 
 
 @pytest.mark.parametrize(

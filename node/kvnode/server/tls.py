@@ -42,6 +42,9 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
     if config.trusted_ca_file is not None:
         # As etcd: naming a CA asks for certificates, even without --client-cert-auth.
         context.verify_mode = ssl.CERT_REQUIRED
+        # A resumed session would be let in by an authority that was replaced meanwhile.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
     return context
 
 
