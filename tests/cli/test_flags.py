@@ -591,3 +591,11 @@ def test_a_wrong_setting_of_auth_is_named(argument: str, reason: str) -> None:
         config_of(argument)
     assert argument.split("=")[0] in str(caught.value)
     assert reason in str(caught.value)
+
+
+def test_who_is_let_in_over_http_is_told_by_name() -> None:
+    config = config_of("--cors=http://a, http://b", "--host-whitelist=x,y", "--enable-grpc-gateway=false")
+    assert (config.cors, config.host_whitelist) == ({"http://a", "http://b"}, {"x", "y"})
+    assert not config.enable_grpc_gateway
+    config = config_of()
+    assert (config.cors, config.host_whitelist, config.enable_grpc_gateway) == ({"*"}, {"*"}, True)

@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+import ssl
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,9 @@ from kvnode.rpc.access import AccessRules
 from kvnode.rpc.gateway import Gateway
 from kvnode.rpc.http import HttpServer
 from kvnode.rpc.stats import RpcStats
-from kvnode.server.config import parse_url
+from kvnode.server.config import TlsConfig, parse_url
 from kvnode.status import StatusCode
+from kvtest.certificates import TestAuthority
 from kvtest.local_member import LocalMember
 from kvtest.served_member import until
 
@@ -620,15 +623,33 @@ async def test_the_gateway_can_be_left_out() -> None:
         assert (answer.status, answer.body) == (404, b"404 page not found\n")
 
 
-async def test_a_certificate_is_not_taken_for_a_user() -> None:
-    claims: Callable[[], bool] = lambda: True  # noqa: E731
-    async with open_site(is_started=False) as site:
-        gateway = Gateway(
-            site.services.methods,
-            site.stats,
-            max_request_bytes=MAX_REQUEST_BYTES,
-            ignores_certificates=claims,
-        )
-        site.server.member_started(site.services.probes, lambda: b"", gateway)
-        # Without TLS there is no certificate, and nothing to mistake.
-        assert (await site.post("/v3/kv/put", {"key": "aw=="})).status == 200
+@pytest.mark.parametrize(("is_enabled", "status"), [(True, 400), (False, 200)], ids=["auth", "no-auth"])
+async def test_a_certificate_is_never_taken_for_a_user(tmp_path: Path, is_enabled: bool, status: int) -> None:
+    authority = TestAuthority(tmp_path)
+    server_files, client_files = authority.issue("server"), authority.issue("root")
+    tls = TlsConfig(
+        cert_file=server_files.cert_file,
+        key_file=server_files.key_file,
+        trusted_ca_file=authority.ca_file,
+        client_cert_auth=True,
+    )
+    # With TLS every host name is answered to.
+    server = HttpServer(tls, access=AccessRules(host_whitelist=frozenset({"good"})))
+    port = await server.listen(parse_url("https://127.0.0.1:0"), serves_clients=True)
+    site = Site(LocalMember(), server, port)
+    gateway = Gateway(
+        site.services.methods,
+        site.stats,
+        max_request_bytes=MAX_REQUEST_BYTES,
+        ignores_certificates=lambda: is_enabled,
+    )
+    server.member_started(site.services.probes, lambda: b"", gateway)
+    context = ssl.create_default_context(cafile=str(authority.ca_file))
+    context.load_cert_chain(client_files.cert_file, client_files.key_file)
+    connection = Connection(*await asyncio.open_connection("127.0.0.1", port, ssl=context))
+    connection.send("/v3/kv/put", b'{"key":"aw=="}')
+    answer = await connection.answer()
+    assert answer.status == status
+    assert (b"common name" in answer.body) is is_enabled
+    await connection.close()
+    await site.close()
