@@ -36,7 +36,7 @@ async def serving(
     **config: object,
 ) -> AsyncIterator[tuple[GrpcServer, Client]]:
     server = GrpcServer(local_config(**config))
-    port = server.listen(parse_url("http://127.0.0.1:0"))
+    port = await server.listen(parse_url("http://127.0.0.1:0"))
     methods: list[UnaryMethod | StreamMethod] = []
     if unary is not None:
         methods.append(UnaryMethod(UNARY, unary))
@@ -251,7 +251,7 @@ async def test_a_port_in_use_is_named() -> None:
         url = parse_url(f"http://127.0.0.1:{taken.getsockname()[1]}")
         server = GrpcServer(local_config())
         with pytest.raises(ListenError) as raised:
-            server.listen(url)
+            await server.listen(url)
         assert raised.value.is_in_use
         assert str(raised.value) == f"cannot listen on {url}: address already in use"
         await server.stop(0)
@@ -260,7 +260,7 @@ async def test_a_port_in_use_is_named() -> None:
 async def test_an_address_of_another_machine_is_refused_with_the_kernels_reason() -> None:
     server = GrpcServer(local_config())
     with pytest.raises(ListenError) as raised:
-        server.listen(parse_url("http://192.0.2.1:2379"))
+        await server.listen(parse_url("http://192.0.2.1:2379"))
     assert not raised.value.is_in_use
     assert os.strerror(errno.EADDRNOTAVAIL).lower() in str(raised.value).lower()
     await server.stop(0)
@@ -268,8 +268,8 @@ async def test_an_address_of_another_machine_is_refused_with_the_kernels_reason(
 
 async def test_two_addresses_serve_the_same_methods(tmp_path: Path) -> None:
     server = GrpcServer(local_config())
-    ports = [server.listen(parse_url("http://127.0.0.1:0")) for _ in range(2)]
-    server.listen(parse_url(f"unix://{tmp_path}/s"))
+    ports = [await server.listen(parse_url("http://127.0.0.1:0")) for _ in range(2)]
+    await server.listen(parse_url(f"unix://{tmp_path}/s"))
     await server.start([UnaryMethod(UNARY, lambda request, call: call.reply(request))])
     for target in (*(f"127.0.0.1:{port}" for port in ports), f"unix:{tmp_path}/s"):
         client = Client(target)
@@ -284,7 +284,7 @@ class TestTls:
     @asynccontextmanager
     async def serving(self, tls: TlsConfig) -> AsyncIterator[str]:
         server = GrpcServer(local_config(client_tls=tls))
-        port = server.listen(parse_url("https://127.0.0.1:0"))
+        port = await server.listen(parse_url("https://127.0.0.1:0"))
         await server.start([UnaryMethod(UNARY, lambda request, call: call.reply(request))])
         try:
             yield f"127.0.0.1:{port}"
@@ -356,5 +356,5 @@ class TestTls:
         ):
             server = GrpcServer(local_config(client_tls=tls))
             with pytest.raises(CertificateError, match=name):
-                server.listen(parse_url("https://127.0.0.1:0"))
+                await server.listen(parse_url("https://127.0.0.1:0"))
             await server.stop(0)

@@ -101,6 +101,7 @@ _MEMBER = (
     _used("bootstrap-defrag-threshold-megabytes", "0", "Defragment at start if it frees so much; 0: never."),
     _used("max-txn-ops", "128", "Operations allowed in one transaction."),
     _used("max-request-bytes", "1572864", "Largest request in bytes."),
+    _used("rpc", "http2", "What carries calls: http2, or grpcio, the reference implementation."),
     _used("max-concurrent-streams", "4294967295", "Streams that one client connection may have open."),
     _duration("grpc-keepalive-min-time", "5s", "Clients that ping more often are cut off."),
     _duration("grpc-keepalive-interval", "2h", "Time between pings to silent clients; 0: none."),

@@ -6,21 +6,22 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
+from kvnode.api.port import Method
 from kvnode.api.server import Services
 from kvnode.cli.failures import ListenFlagError
 from kvnode.cli.init_system import notify_ready
 from kvnode.cli.member import RunningMember, start_member
 from kvnode.rpc.access import AccessRules
 from kvnode.rpc.gateway import Gateway
-from kvnode.rpc.grpcio import GrpcServer
 from kvnode.rpc.http import HttpServer
+from kvnode.rpc.http2 import Http2Server
 from kvnode.rpc.listen import ListenError
 from kvnode.rpc.stats import RpcStats
-from kvnode.server.config import NodeConfig
+from kvnode.server.config import NodeConfig, RpcTransport, Url
 from kvnode.server.errors import ExitCode
 
 __all__ = ["run_node"]
@@ -45,7 +46,7 @@ async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None
     _stop_on_signals(stop, on_stop)
     access = AccessRules(config.host_whitelist, config.cors)
     http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port, access=access)
-    grpc = GrpcServer(config)
+    grpc = _rpc_server(config, http)
     try:
         # Before the data are touched: a port in use is the commonest mistake, and a harmless one so far.
         await _listen(config, http, grpc)
@@ -61,7 +62,40 @@ async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None
         await http.close()
 
 
-async def _listen(config: NodeConfig, http: HttpServer, grpc: GrpcServer) -> None:
+class RpcServer(Protocol):
+    """A transport for the services."""
+
+    @property
+    def stats(self) -> RpcStats:
+        """What it counts."""
+        ...
+
+    async def listen(self, url: Url) -> int:
+        """Open ``url``; returns the port."""
+        ...
+
+    async def start(self, methods: Iterable[Method]) -> None:
+        """Begin to accept calls."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let running ones end for ``grace_s`` seconds, then cut them."""
+        ...
+
+
+def _rpc_server(config: NodeConfig, http: HttpServer) -> RpcServer:
+    if config.rpc is RpcTransport.GRPCIO:
+        # Imported only where it is wanted: it takes a quarter of a second, and memory.
+        from kvnode.rpc.grpcio import GrpcServer
+
+        return GrpcServer(config)
+    if config.listen_client_http_urls:
+        # As in etcd: then HTTP is there, and only gRPC here.
+        return Http2Server(config)
+    return Http2Server(config, serve_http=http.serve_client, http1_connection=http.connection)
+
+
+async def _listen(config: NodeConfig, http: HttpServer, grpc: RpcServer) -> None:
     for url in config.listen_metrics_urls:
         with _naming("listen-metrics-urls"):
             await http.listen(url)
@@ -71,7 +105,7 @@ async def _listen(config: NodeConfig, http: HttpServer, grpc: GrpcServer) -> Non
             await http.listen(url, serves_clients=True)
     for url in config.listen_client_urls:
         with _naming("listen-client-urls"):
-            grpc.listen(url)
+            await grpc.listen(url)
 
 
 @contextmanager
@@ -82,7 +116,7 @@ def _naming(flag: str) -> Iterator[None]:
         raise ListenFlagError(flag, error) from error
 
 
-async def _serve(member: RunningMember, http: HttpServer, grpc: GrpcServer, stop: asyncio.Event) -> None:
+async def _serve(member: RunningMember, http: HttpServer, grpc: RpcServer, stop: asyncio.Event) -> None:
     services = Services(member)
     render_metrics = _metrics_renderer(member, grpc.stats, services)
     http.member_started(services.probes, render_metrics, _gateway(member, grpc.stats, services))

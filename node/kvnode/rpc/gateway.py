@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, RpcError, StreamMethod, UnaryMethod
+from kvnode.rpc.exchange import BodyTooLargeError, Exchange
 from kvnode.rpc.gateway_calls import (
     JsonStreamCall,
     JsonUnaryCall,
@@ -24,7 +25,6 @@ from kvnode.rpc.gateway_calls import (
     stream_line,
 )
 from kvnode.rpc.gateway_routes import METHOD_OF_PATH, MessageTypes, message_types
-from kvnode.rpc.http_connection import BodyTooLargeError, Exchange
 from kvnode.rpc.json_reader import JsonError, read_message
 from kvnode.rpc.json_writer import write_message, write_status
 from kvnode.rpc.stats import MethodStats, RpcStats

@@ -11,7 +11,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError, generate_accept_token
 
-from kvnode.rpc.http_connection import Exchange
+from kvnode.rpc.exchange import Exchange
 
 __all__ = ["WebSocket", "web_socket_token"]
 

@@ -41,7 +41,7 @@ class GrpcServer:
         self._server = aio.server(options=_options(config))
         self._callers: CallerCheck | None = None
 
-    def listen(self, url: Url) -> int:
+    async def listen(self, url: Url) -> int:
         """Open ``url``; to be called before ``start``.
 
         Returns:

@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
 from kvnode.api.version import ETCD_VERSION
 from kvnode.rpc.access import AccessRules
-from kvnode.rpc.http_connection import Exchange, HttpConnection
+from kvnode.rpc.exchange import Exchange
+from kvnode.rpc.http_connection import HttpConnection
 from kvnode.rpc.json_writer import write_status
 from kvnode.rpc.listen import ListenError
 from kvnode.server.config import TlsConfig, Url
@@ -80,7 +81,7 @@ class HttpServer:
 
     def connection(self, check: CertificateCheck | None = None) -> HttpConnection:
         """Return the protocol of one client's connection that was accepted elsewhere."""
-        return HttpConnection(self._serve_client, self._connections, check)
+        return HttpConnection(self.serve_client, self._connections, check)
 
     async def listen(self, url: Url, *, serves_clients: bool = False) -> int:
         """Open ``url`` and serve on it at once, with the gateway if it ``serves_clients``.
@@ -97,7 +98,7 @@ class HttpServer:
             context = ReloadingContext(self._tls).context
             check = CertificateCheck(self._tls)
 
-        serve = self._serve_client if serves_clients else self._serve
+        serve = self.serve_client if serves_clients else self._serve
         connect = partial(HttpConnection, serve, self._connections, check)
 
         loop = asyncio.get_running_loop()
@@ -123,7 +124,7 @@ class HttpServer:
         for server in self._servers:
             await server.wait_closed()
 
-    async def _serve_client(self, exchange: Exchange) -> None:
+    async def serve_client(self, exchange: Exchange) -> None:
         """Serve a client, who may use the gateway and is checked as its users are."""
         path, question, query = exchange.target.partition("?")
         path = unquote(path)

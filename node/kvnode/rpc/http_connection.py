@@ -1,7 +1,6 @@
 """One HTTP/1.1 connection: requests one after the other, each served by a coroutine.
 
-Bodies are read as the coroutine asks for them and answers may be streamed, with the pace of whoever is
-slower.  The coroutine is cancelled when the client goes away.
+The coroutine is cancelled when the client goes away.
 """
 
 from __future__ import annotations
@@ -9,185 +8,22 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 import h11
 
+from kvnode.rpc.exchange import BUFFER_BYTES, Exchange, Headers
 from kvnode.server.tls import CertificateCheck
 
-__all__ = ["BodyTooLargeError", "Exchange", "HttpConnection"]
+__all__ = ["REASONS", "HttpConnection"]
 
 logger = logging.getLogger(__name__)
 
 #: A connection without a request for this long is closed: probes come back, forgotten ones don't.
 IDLE_TIMEOUT_S: Final = 120.0
-#: Bytes of a body, or of requests that have to wait, that are held before the client must wait.
-BUFFER_BYTES: Final = 256 * 1024
 #: Bytes of a body that nobody wants that are read all the same, so that the client hears the answer.
 UNWANTED_BYTES: Final = 16 * 2**20
-
-Headers = Sequence[tuple[str, str]]
-
-
-class BodyTooLargeError(Exception):
-    """A body of ``size_bytes`` or more, above what was allowed."""
-
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__(f"a body of {size_bytes} bytes")
-        self.size_bytes = size_bytes
-
-
-class Exchange:
-    """One request and its answer."""
-
-    __slots__ = ("_arrived", "_connection", "_is_complete", "_pieces", "_size", "has_begun", "headers",
-                 "method", "more_headers", "target")  # fmt: skip
-
-    def __init__(self, connection: HttpConnection, request: h11.Request) -> None:
-        self._connection = connection
-        self.method = request.method.decode("ascii")
-        self.target = request.target.decode("ascii")
-        #: Names in lower case.
-        self.headers: Sequence[tuple[bytes, bytes]] = list(request.headers)
-        #: For whatever answer there will be.
-        self.more_headers: Headers = ()
-        #: Whether the head of the answer is out.
-        self.has_begun = False
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-        self._is_complete = False
-        self._arrived: asyncio.Event | None = None
-
-    def header(self, name: bytes) -> str | None:
-        """Return a header's first value; ``name`` is in lower case."""
-        for found, value in self.headers:
-            if found == name:
-                return value.decode("latin-1")
-        return None
-
-    @property
-    def is_tls(self) -> bool:
-        """Whether the client's connection is encrypted."""
-        return self._connection.extra("ssl_object") is not None
-
-    @property
-    def peer(self) -> str:
-        """The client's address, for logs."""
-        address = self._connection.extra("peername")
-        return ":".join(map(str, address[:2])) if isinstance(address, tuple) else "unix"
-
-    @property
-    def common_name(self) -> str | None:
-        """Common name of the client's verified certificate."""
-        certificate = cast(
-            "dict[str, tuple[tuple[tuple[str, str]]]] | None", self._connection.extra("peercert")
-        )
-        for part in (certificate or {}).get("subject", ()):
-            for key, value in part:
-                if key == "commonName":
-                    return value
-        return None
-
-    # The request's body.
-
-    async def read(self) -> bytes:
-        """Return the next piece of the body, b"" at its end."""
-        while not self._pieces:
-            if self._is_complete:
-                return b""
-            self._connection.invite_body()
-            self._arrived = asyncio.Event()
-            await self._arrived.wait()
-        piece = self._pieces.popleft()
-        self._size -= len(piece)
-        self._connection.regulate()
-        return piece
-
-    async def read_all(self, limit: int) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            BodyTooLargeError: It has more than ``limit`` bytes; what is there is not read.
-        """
-        announced = self.header(b"content-length")
-        if announced is not None and int(announced) > limit:
-            raise BodyTooLargeError(int(announced))
-        pieces = []
-        size = 0
-        while piece := await self.read():
-            pieces.append(piece)
-            size += len(piece)
-            if size > limit:
-                raise BodyTooLargeError(size)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    # The answer.
-
-    def respond(self, status: int, body: bytes, content_type: str, headers: Headers = ()) -> None:
-        """Send a whole answer."""
-        self.has_begun = True
-        all_headers = [("Content-Length", str(len(body))), *headers, *self.more_headers]
-        if content_type:
-            all_headers.append(("Content-Type", content_type))
-        # What a HEAD would have got is told, not sent.
-        self._connection.send(status, all_headers, body if self.method != "HEAD" else b"", is_whole=True)
-
-    def begin(self, status: int, content_type: str, headers: Headers = ()) -> None:
-        """Send the head of an answer that is written piece by piece and ends with the coroutine."""
-        self.has_begun = True
-        all_headers = [*headers, *self.more_headers]
-        if content_type:
-            all_headers.append(("Content-Type", content_type))
-        self._connection.send(status, all_headers, b"", is_whole=False)
-
-    async def write(self, data: bytes) -> None:
-        """Send a piece of the answer; waits while the client takes no more."""
-        self._connection.send_data(data)
-        await self._connection.drained()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the client takes no more at the moment."""
-        return self._connection.is_full
-
-    def switch(self, headers: Headers) -> None:
-        """Agree to another protocol: plain bytes are read and written until the coroutine ends."""
-        self.has_begun = True
-        self._is_complete = False
-        self._connection.switch(headers)
-
-    def hang_up(self) -> None:
-        """Close the connection behind what was sent, which cancels the coroutine."""
-        self._connection.close()
-
-    def try_write(self, data: bytes) -> bool:
-        """Send a piece if that needs no waiting; False: nothing was sent."""
-        if self.is_full:
-            return False
-        self._connection.send_data(data)
-        return True
-
-    # The connection's side.
-
-    def feed(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        self._pieces.append(data)
-        self._size += len(data)
-        if self._arrived is not None:
-            self._arrived.set()
-
-    def complete(self) -> None:
-        """Take the end of the body."""
-        self._is_complete = True
-        if self._arrived is not None:
-            self._arrived.set()
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the body that wait to be read."""
-        return self._size
 
 
 class HttpConnection(asyncio.Protocol):
@@ -303,7 +139,7 @@ class HttpConnection(asyncio.Protocol):
         if self._http.they_are_waiting_for_100_continue:
             # Whether the body still comes is the client's choice, so that nothing can follow.
             headers.append(("Connection", "close"))
-        reason = _REASONS.get(status, b"")
+        reason = REASONS.get(status, b"")
         events: list[h11.Event] = [h11.Response(status_code=status, headers=headers, reason=reason)]
         if body:
             events.append(h11.Data(data=body))
@@ -320,7 +156,7 @@ class HttpConnection(asyncio.Protocol):
 
     def switch(self, headers: Headers) -> None:
         """Send the answer that ends HTTP on this connection."""
-        self._write(h11.InformationalResponse(status_code=101, headers=list(headers), reason=_REASONS[101]))
+        self._write(h11.InformationalResponse(status_code=101, headers=list(headers), reason=REASONS[101]))
         self._is_switched = True
         early = self._http.trailing_data[0]
         if early and self._exchange is not None:
@@ -341,7 +177,9 @@ class HttpConnection(asyncio.Protocol):
                 return
             if isinstance(event, h11.Request):
                 self._unwanted_bytes = 0
-                self._exchange = Exchange(self, event)
+                self._exchange = Exchange(
+                    self, event.method.decode("ascii"), event.target.decode("ascii"), list(event.headers)
+                )
                 self._task = asyncio.get_running_loop().create_task(self._run(self._exchange))
             elif isinstance(event, h11.Data):
                 if self._exchange is not None:
@@ -403,7 +241,7 @@ class HttpConnection(asyncio.Protocol):
             self._task.cancel()
             self._task = None
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = _REASONS[status] + b"\n"
+            body = REASONS[status] + b"\n"
             headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
             self.send(status, headers, body, is_whole=True)
         self.close()
@@ -430,6 +268,6 @@ class HttpConnection(asyncio.Protocol):
             self._restart_idle_timer()
 
 
-_REASONS: Final = {status.value: status.phrase.encode() for status in http.HTTPStatus} | {
+REASONS: Final = {status.value: status.phrase.encode() for status in http.HTTPStatus} | {
     499: b"Client Closed Request"
 }

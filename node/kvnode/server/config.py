@@ -96,6 +96,15 @@ class TlsVersion(StrEnum):
     V1_3 = "TLS1.3"
 
 
+class RpcTransport(StrEnum):
+    """What carries clients' calls."""
+
+    HTTP2 = "http2"
+    """This project's own server: gRPC, HTTP/2 and HTTP/1.1 on the same addresses."""
+    GRPCIO = "grpcio"
+    """``grpc.aio``: the reference; gRPC only."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRotation:
     """When a log file is full, and what becomes of full ones."""
@@ -303,6 +312,7 @@ class NodeConfig:
     max_request_bytes: int = 1_572_864
     """Largest proposal (etcd: 1.5 MiB)."""
     max_txn_ops: int = 128
+    rpc: RpcTransport = RpcTransport.HTTP2
     max_concurrent_streams: int = 2**32 - 1
     """Per client connection."""
     grpc_keepalive_min_time_s: float = 5.0

@@ -3,7 +3,7 @@
 import ipaddress
 import logging
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,12 @@ class CertificateError(Exception):
     """A certificate, key, CA or list of revoked certificates can't be used; the message names the file."""
 
 
-def server_context(config: TlsConfig) -> ssl.SSLContext:
+def server_context(config: TlsConfig, protocols: Sequence[str] = ()) -> ssl.SSLContext:
     """Return the context for accepting connections.
+
+    Args:
+        config: certificates, and who is let in.
+        protocols: names that a client may choose from in the handshake (ALPN, RFC 7301).
 
     Raises:
         CertificateError: A file is missing, unreadable or does not fit.
@@ -45,6 +49,8 @@ def server_context(config: TlsConfig) -> ssl.SSLContext:
         # A resumed session would be let in by an authority that was replaced meanwhile.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
     return context
 
 
@@ -130,13 +136,15 @@ class ReloadingContext:
     former certificates stay in use until the new ones fit.
     """
 
-    def __init__(self, config: TlsConfig) -> None:
+    def __init__(self, config: TlsConfig, protocols: Sequence[str] = ()) -> None:
+        """``protocols`` are names that a client may choose from (ALPN)."""
         self._config = config
+        self._protocols = protocols
         self._files = (config.cert_file, config.key_file, config.trusted_ca_file)
         self._stamp = file_stamp(self._files)
-        self._current = server_context(config)
+        self._current = server_context(config, protocols)
         #: Given to the server once; a handshake goes on in the context that is current then.
-        self.context = server_context(config)
+        self.context = server_context(config, protocols)
         self.context.sni_callback = self._switch
 
     def refresh(self) -> None:
@@ -144,7 +152,7 @@ class ReloadingContext:
         try:
             stamp = file_stamp(self._files)
             if stamp != self._stamp:
-                self._current = server_context(self._config)
+                self._current = server_context(self._config, self._protocols)
                 self._stamp = stamp
                 log.info("TLS files were read again", extra={"cert_file": str(self._config.cert_file)})
         except CertificateError as error:

@@ -156,7 +156,7 @@ class ServedMember:
 async def serve(member: LocalMember) -> AsyncIterator[ServedMember]:
     """Serve a member for the time of a ``with`` block."""
     server = GrpcServer(member.config)
-    port = server.listen(parse_url("http://127.0.0.1:0"))
+    port = await server.listen(parse_url("http://127.0.0.1:0"))
     services = Services(member)
     await server.start(services.methods)
     served = ServedMember(member, services, server, port)

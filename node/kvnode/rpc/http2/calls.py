@@ -1,0 +1,512 @@
+"""Calls of gRPC over HTTP/2 streams: the port's ``UnaryCall`` and ``StreamCall``.
+
+A message is a flag, its length in four octets, and its octets (gRPC over HTTP/2, "Length-Prefixed-Message").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_from_bytes
+
+from kvnode.api.port import RpcError, StreamMethod, UnaryHandler, UnaryMethod
+from kvnode.rpc.http2.connection import Connection, Stream
+from kvnode.rpc.http2.header_blocks import literal
+from kvnode.rpc.http2.requests import RequestHead
+from kvnode.rpc.stats import MethodStats, RpcStats
+from kvnode.status import KvError, StatusCode
+
+if TYPE_CHECKING:
+    from kvnode.rpc.http2.deadlines import Deadlines
+
+__all__ = ["CallHost", "MessageStream", "RefusedStream", "StreamRoute", "UnaryRoute", "UnaryStream"]
+
+logger = logging.getLogger(__name__)
+
+PREFIX_BYTES: Final = 5
+#: Data of a stream's answers that may wait before its handler has to.
+PENDING_BYTES: Final = 64 * 1024
+
+_IDENTITY: Final = (b"", b"identity")
+_GZIP: Final = b"gzip"
+
+#: What a percent-encoded text leaves as it is (gRPC over HTTP/2, "Percent-Encoded"): all that is printable.
+_PRINTABLE: Final = bytes(octet for octet in range(0x20, 0x7F) if octet != 0x25).decode("ascii")
+
+
+class MessageTooLargeError(RpcError):
+    """A message above the limit, in the words of grpc-go."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            StatusCode.RESOURCE_EXHAUSTED,
+            f"grpc: received message larger than max ({size_bytes} vs. {limit_bytes})",
+        )
+
+
+class CallHost:
+    """What all calls of one server share."""
+
+    __slots__ = ("deadlines", "now_s", "slow_s", "stats")
+
+    def __init__(
+        self, stats: RpcStats, deadlines: Deadlines, now_s: Callable[[], float], slow_s: float
+    ) -> None:
+        self.stats = stats
+        self.deadlines = deadlines
+        self.now_s = now_s
+        #: A unary call that takes longer is logged; 0: none is.
+        self.slow_s = slow_s
+
+
+class UnaryRoute:
+    """A unary method as the transport finds it."""
+
+    __slots__ = ("handler", "host", "path", "stats")
+
+    def __init__(self, method: UnaryMethod, host: CallHost) -> None:
+        self.path = method.path
+        self.handler: UnaryHandler = method.handler
+        self.host = host
+        self.stats: MethodStats = host.stats.of(method.path, "unary")
+
+
+class StreamRoute:
+    """A method with streams as the transport finds it."""
+
+    __slots__ = ("handler", "host", "path", "stats")
+
+    def __init__(self, method: StreamMethod, host: CallHost) -> None:
+        self.path = method.path
+        self.handler = method.handler
+        self.host = host
+        self.stats: MethodStats = host.stats.of(method.path, method.kind)
+
+
+class _Call(Stream):
+    """What calls have in common."""
+
+    __slots__ = ("_buffer", "_deadline_s", "_encoding", "_peer", "is_cancelled", "is_over")
+
+    def __init__(self, connection: Connection, stream_id: int, head: RequestHead) -> None:
+        super().__init__(connection, stream_id, head)
+        self.is_cancelled = False
+        #: Answered, failed or cancelled.
+        self.is_over = False
+        #: Octets of a message that is still coming.
+        self._buffer: bytearray | None = None
+        self._deadline_s: float | None = None
+        self._encoding = head.encoding
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.head.metadata
+
+    @property
+    def peer(self) -> str:
+        return self.connection.peer
+
+    @property
+    def common_name(self) -> str | None:
+        return self.connection.common_name
+
+    @property
+    def deadline_s(self) -> float | None:
+        if self._deadline_s is None:
+            return None
+        return max(0.0, self._deadline_s - self.connection.host.now_s())
+
+    def _watch_deadline(self, deadlines: Deadlines) -> None:
+        if self.head.timeout_s is not None:
+            self._deadline_s = deadlines.add(self, self.head.timeout_s)
+
+    def deadline_passed(self) -> None:
+        """The client has given up by now."""
+        if not self.is_over:
+            # Clients end the stream themselves; whoever still listens hears what a Go server says.
+            self._send_status(StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded")
+            self.cancelled()
+
+    def _take_messages(self, data: bytes, start: int, stop: int) -> list[bytes]:
+        """Return the messages that are complete now.
+
+        Raises:
+            RpcError: What came can't be taken apart, or is too large.
+        """
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = bytearray()
+        buffer += data[start:stop]
+        messages = []
+        position = 0
+        limit_bytes = self.connection.limits.max_message_bytes
+        while len(buffer) - position >= PREFIX_BYTES:
+            size_bytes = int.from_bytes(buffer[position + 1 : position + PREFIX_BYTES], "big")
+            if size_bytes > limit_bytes:
+                raise MessageTooLargeError(size_bytes, limit_bytes)
+            end = position + PREFIX_BYTES + size_bytes
+            if len(buffer) < end:
+                break
+            message = bytes(buffer[position + PREFIX_BYTES : end])
+            if buffer[position]:
+                message = self._decompressed(buffer[position], message, limit_bytes)
+            messages.append(message)
+            position = end
+        del buffer[:position]
+        return messages
+
+    def _decompressed(self, flag: int, message: bytes, limit_bytes: int) -> bytes:
+        if flag != 1:
+            raise RpcError(StatusCode.INTERNAL, f"grpc: received unexpected payload format {flag}")
+        if self._encoding in _IDENTITY:
+            raise RpcError(StatusCode.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
+        inflate = zlib.decompressobj(wbits=31)
+        try:
+            inflated = inflate.decompress(message, limit_bytes + 1)
+            if len(inflated) > limit_bytes:
+                raise MessageTooLargeError(len(inflated), limit_bytes)
+            if not inflate.eof:
+                raise zlib.error("incomplete")
+        except zlib.error as error:
+            raise RpcError(StatusCode.INTERNAL, f"grpc: failed to decompress the message: {error}") from error
+        return inflated
+
+    def _refuse_encoding(self) -> RpcError | None:
+        if self._encoding in _IDENTITY or self._encoding == _GZIP:
+            return None
+        name = self._encoding.decode("ascii", "replace")
+        return RpcError(
+            StatusCode.UNIMPLEMENTED, f'grpc: Decompressor is not installed for grpc-encoding "{name}"'
+        )
+
+    def _framed(self, payload: bytes) -> bytes:
+        """Return a message with its prefix, compressed if the client compresses its own."""
+        if self._encoding == _GZIP:
+            payload = gzip.compress(payload, 1, mtime=0)
+            return b"\1" + len(payload).to_bytes(4, "big") + payload
+        return b"\0" + len(payload).to_bytes(4, "big") + payload
+
+    def _send_head(self) -> None:
+        headers = self.connection.answer_headers
+        block = headers.next_head()
+        if self._encoding == _GZIP:
+            block += literal(b"grpc-encoding", _GZIP)
+        self.connection.send_head(self, block)
+
+    def _send_status(self, code: StatusCode, message: str) -> None:
+        """End the stream with a status that is not good."""
+        if self.is_local_closed:
+            return
+        trailers = literal(b"grpc-status", b"%d" % code)
+        if message:
+            text = quote_from_bytes(message.encode("utf-8", "surrogateescape"), safe=_PRINTABLE)
+            trailers += literal(b"grpc-message", text.encode("ascii"))
+        if code is StatusCode.UNIMPLEMENTED and self._encoding not in _IDENTITY:
+            trailers += literal(b"grpc-accept-encoding", b"identity,gzip")
+        connection = self.connection
+        headers = connection.answer_headers
+        if self.has_begun:
+            connection.finish(self, lambda: headers.plain(trailers))
+        else:
+            # Both in one block: "Trailers-Only".
+            self.has_begun = True
+            connection.finish(self, lambda: headers.next_head() + trailers)
+
+
+class UnaryStream(_Call):
+    """A unary call."""
+
+    __slots__ = ("_begun_s", "_is_served", "_on_cancel", "_request_bytes", "_route")
+
+    def __init__(self, connection: Connection, stream_id: int, head: RequestHead, route: UnaryRoute) -> None:
+        super().__init__(connection, stream_id, head)
+        self._route = route
+        self._on_cancel: Callable[[], object] | None = None
+        self._is_served = False
+        self._begun_s = 0.0
+        self._request_bytes = 0
+
+    # The request.
+
+    def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
+        if self._is_served or self.is_over:
+            self.connection.give_back(self, stop - start)
+            return
+        if (
+            self._buffer is None
+            and stop - start >= PREFIX_BYTES
+            and not data[start]
+            and int.from_bytes(data[start + 1 : start + PREFIX_BYTES], "big") == stop - start - PREFIX_BYTES
+            and stop - start <= self.connection.limits.max_message_bytes
+        ):
+            self._serve(data[start + PREFIX_BYTES : stop])
+            return
+        try:
+            messages = self._take_messages(data, start, stop)
+        except RpcError as error:
+            self._begin_stats()
+            self.fail(error.code, error.message)
+            return
+        if messages:
+            self._serve(messages[0])
+        elif is_last:
+            self.receive_end()
+        else:
+            # The message is larger than the window: what is here is taken, so that the rest can come.
+            self.connection.give_back(self, stop - start)
+
+    def receive_end(self) -> None:
+        if not self._is_served and not self.is_over:
+            self._begin_stats()
+            self.fail(StatusCode.INTERNAL, "grpc: the stream ended without a request message")
+
+    def _begin_stats(self) -> None:
+        self._is_served = True
+        self._route.stats.started += 1
+        self._begun_s = self._route.host.now_s()
+
+    def _serve(self, payload: bytes) -> None:
+        route = self._route
+        host = route.host
+        self._is_served = True
+        route.stats.started += 1
+        host.stats.received_bytes += len(payload)
+        self._request_bytes = len(payload)
+        self._begun_s = host.now_s()
+        head = self.head
+        if head.timeout_s is not None:
+            self._watch_deadline(host.deadlines)
+        if head.encoding:
+            refused = self._refuse_encoding()
+            if refused is not None:
+                self.fail(refused.code, refused.message)
+                return
+        try:
+            route.handler(payload, self)
+        except Exception as error:
+            logger.exception("request failed", extra={"method": route.path})
+            self.fail(StatusCode.UNKNOWN, str(error))
+
+    # The port.
+
+    def reply(self, payload: bytes) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        connection = self.connection
+        host = self._route.host
+        host.stats.sent_bytes += len(payload)
+        if self._encoding != _GZIP:
+            connection.answer(self, payload)
+        else:
+            self._send_head()
+            connection.send_data(self, self._framed(payload))
+            connection.finish(self, connection.answer_headers.next_ok)
+        self._ended(StatusCode.OK)
+
+    def fail(self, code: StatusCode, message: str) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self._send_status(code, message)
+        self._ended(code)
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        if self.is_cancelled:
+            callback()
+        else:
+            self._on_cancel = callback
+
+    def cancelled(self) -> None:
+        self.is_cancelled = True
+        if self.is_over:
+            return
+        self.is_over = True
+        if self._is_served:
+            self._ended(StatusCode.CANCELLED)
+            if self._on_cancel is not None:
+                self._on_cancel()
+
+    def _ended(self, code: StatusCode) -> None:
+        route = self._route
+        stats = route.stats
+        stats.handled[code] += 1
+        took_s = route.host.now_s() - self._begun_s
+        stats.duration_s.observe(took_s)
+        if took_s > route.host.slow_s > 0:
+            logger.warning(
+                "slow request",
+                extra={
+                    "method": route.path,
+                    "took_s": round(took_s, 3),
+                    "limit_s": route.host.slow_s,
+                    "request_bytes": self._request_bytes,
+                    "peer": self.peer,
+                },
+            )
+
+
+class MessageStream(_Call):
+    """A call with a stream on either side, served by a task."""
+
+    __slots__ = ("_has_ended", "_messages", "_readable", "_route", "_sizes", "_task", "_writable")
+
+    def __init__(self, connection: Connection, stream_id: int, head: RequestHead, route: StreamRoute) -> None:
+        super().__init__(connection, stream_id, head)
+        self._route = route
+        self._messages: deque[bytes | RpcError] = deque()
+        self._has_ended = False
+        self._readable: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        route.stats.started += 1
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._watch_deadline(route.host.deadlines)
+
+    async def _run(self) -> None:
+        route = self._route
+        code, message = StatusCode.OK, ""
+        try:
+            refused = self._refuse_encoding()
+            if refused is not None:
+                raise refused
+            await route.handler(self)
+        except asyncio.CancelledError:
+            if not self.is_cancelled:
+                raise
+            code = StatusCode.CANCELLED
+        except (KvError, RpcError) as error:
+            code, message = error.code, error.message
+        except Exception as error:
+            code, message = StatusCode.UNKNOWN, str(error)
+            logger.exception("stream failed", extra={"method": route.path})
+        finally:
+            self.is_over = True
+            route.stats.handled[code] += 1
+        if self.is_cancelled:
+            return
+        if code is StatusCode.OK:
+            if not self.has_begun:
+                self._send_head()
+            self.connection.finish(self, self.connection.answer_headers.next_ok)
+        else:
+            self._send_status(code, message)
+
+    # The request.
+
+    def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
+        size = stop - start
+        if self.is_over:
+            self.connection.give_back(self, size)
+            return
+        if (
+            not self._buffer
+            and size >= PREFIX_BYTES
+            and not data[start]
+            and int.from_bytes(data[start + 1 : start + PREFIX_BYTES], "big") == size - PREFIX_BYTES
+            and size <= self.connection.limits.max_message_bytes
+        ):
+            self._messages.append(data[start + PREFIX_BYTES : stop])
+        else:
+            try:
+                self._messages.extend(self._take_messages(data, start, stop))
+            except RpcError as error:
+                self._messages.append(error)
+                self._has_ended = True
+            if self._buffer:
+                # A message that is larger than the window has to come in all the same.
+                self.connection.give_back(self, min(size, len(self._buffer)))
+        if is_last:
+            self._has_ended = True
+        self._wake()
+
+    def receive_end(self) -> None:
+        self._has_ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._readable is not None and not self._readable.done():
+            self._readable.set_result(None)
+
+    def cancelled(self) -> None:
+        if self.is_over or self.is_cancelled:
+            return
+        self.is_cancelled = True
+        self._task.cancel()
+
+    def writable(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    # The port.
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        messages = self._messages
+        while not messages:
+            if self._has_ended:
+                raise StopAsyncIteration
+            self._readable = self.connection.loop.create_future()
+            try:
+                await self._readable
+            finally:
+                self._readable = None
+        message = messages.popleft()
+        if isinstance(message, RpcError):
+            raise message
+        self._route.host.stats.received_bytes += len(message)
+        self.connection.give_back(self, len(message) + PREFIX_BYTES)
+        return message
+
+    def _send(self, payload: bytes) -> None:
+        self._route.host.stats.sent_bytes += len(payload)
+        if not self.has_begun:
+            self._send_head()
+        self.connection.send_data(self, self._framed(payload))
+
+    async def write(self, payload: bytes) -> None:
+        self._send(payload)
+        while self.pending_bytes > PENDING_BYTES:
+            self._writable = self.connection.loop.create_future()
+            try:
+                await self._writable
+            finally:
+                self._writable = None
+
+    def try_write(self, payload: bytes) -> bool:
+        if self.pending is not None or self.connection.is_paused:
+            return False
+        self._send(payload)
+        return True
+
+
+class RefusedStream(_Call):
+    """A call that is refused as soon as its head is known."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, connection: Connection, stream_id: int, head: RequestHead, code: StatusCode, message: str
+    ) -> None:
+        super().__init__(connection, stream_id, head)
+        self.is_over = True
+        self._send_later(code, message)
+
+    def _send_later(self, code: StatusCode, message: str) -> None:
+        # The connection has to know the stream first.
+        self.connection.loop.call_soon(self._send_status, code, message)
+
+    def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
+        self.connection.give_back(self, stop - start)
+
+    def receive_end(self) -> None:
+        """Nothing was expected."""
+
+    def cancelled(self) -> None:
+        self.is_cancelled = True

@@ -1,0 +1,311 @@
+"""gRPC, HTTP/2 and HTTP/1.1 on the same addresses: this project's own transport."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, UnaryMethod
+from kvnode.rpc.exchange import Exchange
+from kvnode.rpc.http2.calls import (
+    CallHost,
+    MessageStream,
+    RefusedStream,
+    StreamRoute,
+    UnaryRoute,
+    UnaryStream,
+)
+from kvnode.rpc.http2.connection import Connection, Host, Stream
+from kvnode.rpc.http2.deadlines import Deadlines
+from kvnode.rpc.http2.exchanges import HttpStream
+from kvnode.rpc.http2.frames import PREFACE
+from kvnode.rpc.http2.requests import RequestHead
+from kvnode.rpc.http2.settings import Limits
+from kvnode.rpc.listen import ListenError
+from kvnode.rpc.stats import RpcStats
+from kvnode.server.config import NodeConfig, Url
+from kvnode.server.sockets import remove_stale_socket
+from kvnode.server.tls import CertificateCheck, ReloadingContext
+from kvnode.status import StatusCode
+
+__all__ = ["Http2Server"]
+
+#: A client that asks for more when so much is held back for slow readers is sent elsewhere.
+_BUSY: Final = "etcdserver: too many requests"
+#: How often connections are looked after: silent ones, old ones.
+LOOK_AFTER_S: Final = 1.0
+#: Two protocols that a client may choose in the TLS handshake (RFC 7301).
+_PROTOCOLS: Final = ("h2", "http/1.1")
+#: Etcd's default: as many streams as there are numbers; here a bound that no client of today reaches.
+_MAX_STREAMS: Final = 10_000
+
+
+class Http2Server(Host):
+    """Serves methods, and plain HTTP by ``serve_http``, on any number of addresses."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        serve_http: Callable[[Exchange], Awaitable[None]] | None = None,
+        http1_connection: Callable[[CertificateCheck | None], asyncio.Protocol] | None = None,
+    ) -> None:
+        """The two callables serve what is no gRPC: over HTTP/2, and over HTTP/1.1.  None: nothing does."""
+        loop = asyncio.get_running_loop()
+        self.stats = RpcStats()
+        self.limits = _limits(config)
+        self.held_bytes = 0
+        self._config = config
+        self._loop = loop
+        self._serve_http = serve_http if serve_http is not None else _refuse_http
+        self._http1_connection = http1_connection
+        self.now_s = loop.time  # type: ignore[method-assign]  # a method less on the hot path
+        self._deadlines = Deadlines()
+        self._calls = CallHost(
+            self.stats, self._deadlines, loop.time, config.warning_unary_request_duration_s
+        )
+        self._unary: dict[bytes, UnaryRoute] = {}
+        self._streams: dict[bytes, StreamRoute] = {}
+        self._services: set[bytes] = set()
+        self._listeners: list[asyncio.Server] = []
+        self._connections: set[Connection] = set()
+        self._undecided: set[_UndecidedConnection] = set()
+        self._dirty: list[Connection] = []
+        self._tls: ReloadingContext | None = None
+        self._is_started = False
+        self._is_stopping = False
+        self._idle: asyncio.Event | None = None
+        self._care: asyncio.TimerHandle | None = None
+
+    async def listen(self, url: Url) -> int:
+        """Open ``url``; calls wait until ``start``, plain HTTP is served at once.
+
+        Returns:
+            The port, which is the kernel's choice when the URL says 0.
+        Raises:
+            ListenError: The address can't be had.
+            CertificateError: A certificate can't be used.
+        """
+        context: ssl.SSLContext | None = None
+        check: CertificateCheck | None = None
+        tls = self._config.client_tls
+        if url.is_tls:
+            if tls is None:
+                raise ValueError("a TLS address needs certificates")  # NodeConfig refuses this
+            if self._tls is None:
+                self._tls = ReloadingContext(tls, protocols=_PROTOCOLS)
+            context = self._tls.context
+            check = CertificateCheck(tls)
+
+        def connect() -> _UndecidedConnection:
+            return _UndecidedConnection(self, check, self._http1_connection)
+
+        try:
+            if url.is_unix:
+                remove_stale_socket(url.host)
+                server = await self._loop.create_unix_server(connect, url.host, ssl=context)
+            else:
+                server = await self._loop.create_server(
+                    connect,
+                    url.host or None,
+                    url.port,
+                    ssl=context,
+                    # False is said as None: uvloop then leaves the socket as the kernel makes it.
+                    reuse_port=self._config.socket_reuse_port or None,
+                    backlog=1024,
+                )
+        except OSError as error:
+            raise ListenError.from_os_error(url, error) from error
+        self._listeners.append(server)
+        return 0 if url.is_unix else int(server.sockets[0].getsockname()[1])
+
+    async def start(self, methods: Iterable[Method]) -> None:
+        """Begin to accept calls; connections made since ``listen`` have waited for this."""
+        for method in methods:
+            path = method.path.encode("ascii")
+            self._services.add(path.split(b"/")[1])
+            if isinstance(method, UnaryMethod):
+                self._unary[path] = UnaryRoute(method, self._calls)
+            else:
+                self._streams[path] = StreamRoute(method, self._calls)
+        self._is_started = True
+        for connection in list(self._undecided):
+            connection.decide()
+        self._care = self._loop.call_later(LOOK_AFTER_S, self._look_after)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let running ones end for ``grace_s`` seconds, then cut them."""
+        self._is_stopping = True
+        for listener in self._listeners:
+            listener.close()
+        for undecided in list(self._undecided):
+            undecided.close()
+        for connection in list(self._connections):
+            connection.drain()
+        if self._connections and grace_s > 0:
+            self._idle = asyncio.Event()
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
+        if self._care is not None:
+            self._care.cancel()
+        self._deadlines.close()
+        for connection in list(self._connections):
+            connection.close()
+        for connection in list(self._connections):
+            connection.connection_lost(None)
+
+    # Connections.
+
+    @property
+    def is_started(self) -> bool:
+        """Whether calls are served."""
+        return self._is_started
+
+    def undecided(self, connection: _UndecidedConnection, is_open: bool) -> None:
+        """Count a connection that has not said what it speaks."""
+        if is_open:
+            self._undecided.add(connection)
+        else:
+            self._undecided.discard(connection)
+
+    def opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if self._is_stopping:
+            connection.drain()
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if self._idle is not None and not self._connections:
+            self._idle.set()
+
+    def flush_later(self, connection: Connection) -> None:
+        dirty = self._dirty
+        if not dirty:
+            self._loop.call_soon(self._flush)
+        dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    def _look_after(self) -> None:
+        self._care = self._loop.call_later(LOOK_AFTER_S * (0.9 + 0.2 * random.random()), self._look_after)
+        now_s = self._loop.time()
+        for connection in list(self._connections):
+            connection.look_after(now_s)
+
+    # Streams.
+
+    def open_stream(self, connection: Connection, stream_id: int, head: RequestHead) -> Stream:
+        if not head.is_grpc:
+            return HttpStream(connection, stream_id, head, self._serve_http)
+        refusal = connection.refusal
+        if refusal is not None and (why := refusal()):
+            return RefusedStream(connection, stream_id, head, StatusCode.UNAUTHENTICATED, why)
+        if self.held_bytes > self.limits.held_bytes:
+            return RefusedStream(connection, stream_id, head, StatusCode.RESOURCE_EXHAUSTED, _BUSY)
+        unary = self._unary.get(head.path)
+        if unary is not None:
+            return UnaryStream(connection, stream_id, head, unary)
+        route = self._streams.get(head.path)
+        if route is not None:
+            return MessageStream(connection, stream_id, head, route)
+        return RefusedStream(connection, stream_id, head, StatusCode.UNIMPLEMENTED, self._unknown(head.path))
+
+    def _unknown(self, path: bytes) -> str:
+        """The words of grpc-go, whose clients look for them in tests and logs."""
+        _, _, rest = path.partition(b"/")
+        service, _, method = rest.partition(b"/")
+        service_text, method_text = (part.decode("utf-8", "replace") for part in (service, method))
+        if service in self._services:
+            return f"unknown method {method_text} for service {service_text}"
+        return f"unknown service {service_text}"
+
+
+class _UndecidedConnection(asyncio.Protocol):
+    """A client that has not said yet which version of HTTP it speaks."""
+
+    def __init__(
+        self,
+        server: Http2Server,
+        check: CertificateCheck | None,
+        http1_connection: Callable[[CertificateCheck | None], asyncio.Protocol] | None,
+    ) -> None:
+        self._server = server
+        self._check = check
+        self._http1_connection = http1_connection
+        self._transport: Any = None
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._server.undecided(self, True)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._server.undecided(self, False)
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        self.decide()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def decide(self) -> None:
+        """Hand the connection on, if enough is known."""
+        data, transport = self._data, self._transport
+        if transport is None or not data:
+            return
+        is_http2 = data.startswith(PREFACE)
+        if not is_http2 and PREFACE.startswith(data):
+            return
+        if is_http2 and not self._server.is_started:
+            # Calls wait for the member; the client's window bounds what it sends meanwhile.
+            transport.pause_reading()
+            return
+        protocol: Any
+        if is_http2:
+            protocol = self._http2(transport)
+        elif self._http1_connection is not None:
+            protocol = self._http1_connection(self._check)
+        else:
+            transport.close()
+            return
+        self._server.undecided(self, False)
+        self._transport = None
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        transport.resume_reading()
+        protocol.data_received(data)
+
+    def _http2(self, transport: Any) -> Connection:
+        connection = Connection(self._server)
+        check = self._check
+        if check is not None:
+            # Asked with every call: a certificate may be revoked while its connection lasts.
+            connection.refusal = lambda: check.refusal(transport.get_extra_info("peercert"))
+        return connection
+
+
+def _limits(config: NodeConfig) -> Limits:
+    return Limits(
+        max_message_bytes=config.max_request_bytes + REQUEST_OVERHEAD_BYTES,
+        max_concurrent_streams=min(config.max_concurrent_streams, _MAX_STREAMS),
+        ping_min_interval_s=config.grpc_keepalive_min_time_s,
+        keepalive_interval_s=config.grpc_keepalive_interval_s,
+        keepalive_timeout_s=config.grpc_keepalive_timeout_s,
+    )
+
+
+async def _refuse_http(exchange: Exchange) -> None:
+    exchange.respond(404, b"404 page not found\n", "text/plain; charset=utf-8")
