@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import cast
 
+from google.protobuf.message import DecodeError
+
+from kvnode.api.errors import malformed_message
 from kvnode.api.gate import Access, Gate
-from kvnode.api.port import Method, StreamCall, StreamMethod, UnaryMethod
-from kvnode.api.streams import Streams, parse
+from kvnode.api.port import Method, RpcError, StreamMethod, UnaryMethod
+from kvnode.api.pushed import PushedCall, Receiver, as_handler
+from kvnode.api.streams import Streams
 from kvnode.apply.commands import CommandKind
 from kvnode.auth.caller import ANONYMOUS, Caller
 from kvnode.auth.errors import AuthRevisionOldError
@@ -28,14 +32,9 @@ from kvnode.pb.rpc_pb2 import (
     LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
 )
+from kvnode.status import KvError
 
 __all__ = ["LeaseService"]
-
-#: Requests of one stream that are read before the first of them is answered.
-RENEWALS_IN_FLIGHT = 1000
-
-#: An answer that lacks its TTL, and the TTL to come.
-_Renewal = tuple[LeaseKeepAliveResponse, Awaitable[int]]
 
 
 def _random_lease_id() -> int:
@@ -57,6 +56,7 @@ class LeaseService:
     def methods(self) -> Sequence[Method]:
         """The methods of the service."""
         unary = self._gate.coroutine_as
+        keep_alive = self._streams.guarded_push(self.keep_alive)
         return (
             UnaryMethod(
                 "/etcdserverpb.Lease/LeaseGrant",
@@ -64,7 +64,7 @@ class LeaseService:
             ),
             UnaryMethod("/etcdserverpb.Lease/LeaseRevoke", unary(LeaseRevokeRequest, self.revoke)),
             StreamMethod(
-                "/etcdserverpb.Lease/LeaseKeepAlive", self._streams.guarded(self.keep_alive), "bidi_stream"
+                "/etcdserverpb.Lease/LeaseKeepAlive", as_handler(keep_alive), "bidi_stream", keep_alive
             ),
             UnaryMethod(
                 "/etcdserverpb.Lease/LeaseTimeToLive", unary(LeaseTimeToLiveRequest, self.time_to_live)
@@ -91,39 +91,9 @@ class LeaseService:
         self._gate.fill(response.header)
         return response
 
-    async def keep_alive(self, call: StreamCall) -> None:
+    def keep_alive(self, call: PushedCall) -> Receiver:
         """Answer each request in turn; TTL 0 says that the lease is gone."""
-        renewals: asyncio.Queue[_Renewal | Exception | None] = asyncio.Queue(RENEWALS_IN_FLIGHT)
-        reader = asyncio.get_running_loop().create_task(self._read_renewals(call, renewals))
-        try:
-            while (renewal := await renewals.get()) is not None:
-                if isinstance(renewal, Exception):
-                    raise renewal
-                response, ttl_s = renewal
-                response.TTL = await ttl_s
-                await call.write(response.SerializeToString())
-        finally:
-            reader.cancel()
-
-    async def _read_renewals(
-        self, call: StreamCall, renewals: asyncio.Queue[_Renewal | Exception | None]
-    ) -> None:
-        """Begin a renewal for each request: a client with a thousand leases has them done together."""
-        try:
-            async for payload in call:
-                request = parse(LeaseKeepAliveRequest, payload)
-                response = LeaseKeepAliveResponse(ID=request.ID)
-                # Before renewing: a client may take the revision as one at which the lease was alive.
-                self._gate.fill(response.header)
-                caller = self._gate.caller(call)
-                if caller is not None:
-                    self._member.applier.permissions.check_lease_write(caller, request.ID)
-                await renewals.put((response, self._member.lease_renew(request.ID)))
-        except Exception as error:
-            # Told behind the answers to what came before it.
-            await renewals.put(error)
-        else:
-            await renewals.put(None)
+        return _KeepAlive(self._gate, call)
 
     async def time_to_live(
         self, request: LeaseTimeToLiveRequest, caller: Caller | None
@@ -160,3 +130,89 @@ class LeaseService:
         response = LeaseLeasesResponse(leases=[LeaseStatus(ID=lease_id) for lease_id in lease_ids])
         self._gate.fill(response.header)
         return response
+
+
+class _Renewal:
+    """An answer on its way."""
+
+    __slots__ = ("outcome", "request_bytes", "response", "stream")
+
+    def __init__(self, stream: _KeepAlive, response: LeaseKeepAliveResponse, request_bytes: int) -> None:
+        self.stream = stream
+        self.response = response
+        self.request_bytes = request_bytes
+        #: The TTL, or why there is none; None: not known yet.
+        self.outcome: int | KvError | RpcError | None = None
+
+    def done(self, outcome: int | KvError | RpcError) -> None:
+        self.outcome = outcome
+        self.stream.answer()
+
+
+class _KeepAlive:
+    """One stream of renewals: begun as they come, so that those of a turn are done together."""
+
+    __slots__ = ("_call", "_gate", "_has_ended", "_is_closed", "_waiting")
+
+    def __init__(self, gate: Gate, call: PushedCall) -> None:
+        self._gate = gate
+        self._call = call
+        self._waiting: deque[_Renewal] = deque()
+        self._has_ended = False
+        self._is_closed = False
+
+    def message(self, payload: bytes) -> None:
+        gate = self._gate
+        try:
+            request = LeaseKeepAliveRequest.FromString(payload)
+        except DecodeError as error:
+            self._refuse(len(payload), RpcError(*malformed_message(error)))
+            return
+        response = LeaseKeepAliveResponse(ID=request.ID)
+        # Before renewing: a client may take the revision as one at which the lease was alive.
+        gate.fill(response.header)
+        try:
+            caller = gate.caller(self._call)
+            if caller is not None:
+                gate.member.applier.permissions.check_lease_write(caller, request.ID)
+        except KvError as error:
+            self._refuse(len(payload), error)
+            return
+        renewal = _Renewal(self, response, len(payload))
+        self._waiting.append(renewal)
+        gate.member.lease_renew(request.ID, renewal.done)
+
+    def _refuse(self, request_bytes: int, error: KvError | RpcError) -> None:
+        """End the stream, behind the answers to what came before."""
+        renewal = _Renewal(self, LeaseKeepAliveResponse(), request_bytes)
+        self._waiting.append(renewal)
+        renewal.done(error)
+
+    def answer(self) -> None:
+        """Send the answers that are known, in the order of the requests."""
+        waiting, call = self._waiting, self._call
+        while waiting and not self._is_closed:
+            renewal = waiting[0]
+            outcome = renewal.outcome
+            if outcome is None:
+                return
+            if isinstance(outcome, KvError | RpcError):
+                call.fail(outcome.code, outcome.message)
+                return
+            waiting.popleft()
+            renewal.response.TTL = outcome
+            call.write(renewal.response.SerializeToString())
+            call.took(renewal.request_bytes)
+        if self._has_ended and not self._is_closed:
+            call.finish()
+
+    def ended(self) -> None:
+        self._has_ended = True
+        self.answer()
+
+    def unreadable(self, error: KvError | RpcError) -> None:
+        self._refuse(0, error)
+
+    def closed(self) -> None:
+        self._is_closed = True
+        self._waiting.clear()

@@ -6,7 +6,7 @@ event loop's thread, and all callbacks come back there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class MemberPort(Protocol):
         """Raises ``KvError``: not leader, bad leader transferee, timed out."""
         ...
 
-    def lease_renew(self, lease_id: int) -> Awaitable[int]:
+    def lease_renew(self, lease_id: int, done: Callable[[int | KvError], object]) -> None:
         """Begin to renew; gives the new TTL in seconds, 0: the lease is gone.  Forwarded to the leader.
 
         Renewals begun in one turn of the event loop travel together."""

@@ -7,10 +7,15 @@ no task and no future of ours.  A handler that waits long asks to be told when t
 thread.
 """
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kvnode.status import StatusCode
+
+if TYPE_CHECKING:
+    from kvnode.api.pushed import PushHandler
 
 __all__ = [
     "REQUEST_OVERHEAD_BYTES",
@@ -122,6 +127,8 @@ class StreamMethod(NamedTuple):
     handler: StreamHandler
     #: As in the labels of gRPC's metrics: ``server_stream`` or ``bidi_stream``.
     kind: str
+    #: The same without a task of its own (``kvnode.api.pushed``), for transports that can.
+    push: PushHandler | None = None
 
 
 Method = UnaryMethod | StreamMethod

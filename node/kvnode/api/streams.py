@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from kvnode.api.errors import NoLeaderError, malformed_message
 from kvnode.api.gate import Gate
 from kvnode.api.port import RpcError, StreamCall, StreamHandler
+from kvnode.api.pushed import PushedCall, PushHandler, Receiver
 from kvnode.server.errors import StoppedError
 from kvnode.status import KvError
 
@@ -40,6 +41,8 @@ class Streams:
         #: Task of each open stream, and whether it is to end when the leader is lost.
         self._open: dict[asyncio.Task[object], bool] = {}
         self._reasons: dict[asyncio.Task[object], KvError] = {}
+        #: The same of streams without a task.
+        self._pushed: dict[PushedCall, bool] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] = self._member.on_leader_change(self._leader_changed)
 
@@ -69,6 +72,21 @@ class Streams:
 
         return serve
 
+    def guarded_push(self, handler: PushHandler) -> PushHandler:
+        """``guarded`` for streams without a task."""
+
+        def open_stream(call: PushedCall) -> Receiver:
+            refused = self._gate.refusal(call)
+            if refused is not None:
+                raise refused
+            if self._gate.is_stopping:
+                raise StoppedError
+            receiver = _GuardedReceiver(handler(call), call, self._pushed)
+            self._pushed[call] = call.metadata.get("hasleader") == "true"
+            return receiver
+
+        return open_stream
+
     def close(self) -> None:
         """End every stream, so that clients go on at another member.  Idempotent."""
         if self._gate.is_stopping:
@@ -78,6 +96,7 @@ class Streams:
         if self._timer is not None:
             self._timer.cancel()
         self._end(list(self._open), StoppedError)
+        self._end_pushed(list(self._pushed), StoppedError())
 
     def _leader_changed(self) -> None:
         if self._timer is not None:
@@ -90,9 +109,36 @@ class Streams:
     def _leader_missing(self) -> None:
         self._timer = None
         self._end([task for task, needs_leader in self._open.items() if needs_leader], NoLeaderError)
+        self._end_pushed(
+            [call for call, needs_leader in self._pushed.items() if needs_leader], NoLeaderError()
+        )
+
+    @staticmethod
+    def _end_pushed(calls: list[PushedCall], error: KvError) -> None:
+        for call in calls:
+            call.fail(error.code, error.message)
 
     def _end(self, tasks: list[asyncio.Task[object]], error: type[KvError]) -> None:
         for task in tasks:
             if task not in self._reasons:
                 self._reasons[task] = error()
                 task.cancel()
+
+
+class _GuardedReceiver:
+    """A receiver whose stream is known to be open as long as it is."""
+
+    __slots__ = ("_call", "_close", "_open", "ended", "message", "unreadable")
+
+    def __init__(self, receiver: Receiver, call: PushedCall, open_calls: dict[PushedCall, bool]) -> None:
+        self._call = call
+        self._open = open_calls
+        self._close = receiver.closed
+        # The receiver's own methods: nothing stands between them and the transport.
+        self.message = receiver.message
+        self.ended = receiver.ended
+        self.unreadable = receiver.unreadable
+
+    def closed(self) -> None:
+        del self._open[self._call]
+        self._close()

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LeaderCalls", "answer_call", "ask_leader"]
 
+#: Hears a lease's new TTL, or why there is none.
+Renewed = Callable[[int | KvError], object]
+
 _TTL = struct.Struct(">q?")
 
 #: Leases renewed by one call: an answer of a few kilobytes.
@@ -29,21 +32,21 @@ class LeaderCalls:
     def __init__(self, member: "Member") -> None:
         self._member = member
         #: Renewals of this turn of the loop: they go to the leader together.
-        self._renewals: list[tuple[int, asyncio.Future[int]]] = []
+        self._renewals: list[tuple[int, Renewed]] = []
         #: The loop keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def lease_renew(self, lease_id: int) -> "asyncio.Future[int]":
-        """Begin to renew a lease; the result is its new TTL in seconds, 0: there is no such lease.
+    def lease_renew(self, lease_id: int, done: Renewed) -> None:
+        """Begin to renew a lease.
 
-        The future raises ``KvError``: no leader could be asked in time.
+        Args:
+            lease_id: which.
+            done: hears its new TTL in seconds, 0: there is no such lease; or that no leader could be asked
+                in time.
         """
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[int] = loop.create_future()
         if not self._renewals:
-            loop.call_soon(self._send_renewals)
-        self._renewals.append((lease_id, outcome))
-        return outcome
+            asyncio.get_running_loop().call_soon(self._send_renewals)
+        self._renewals.append((lease_id, done))
 
     def _send_renewals(self) -> None:
         renewals, self._renewals = self._renewals, []
@@ -53,24 +56,20 @@ class LeaderCalls:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _renew(self, batch: "Sequence[tuple[int, asyncio.Future[int]]]") -> None:
+    async def _renew(self, batch: "Sequence[tuple[int, Renewed]]") -> None:
         try:
             renewed = [lease_id for lease_id, _ in batch]
             body = await ask_leader(
                 self._member, "lease_renew", _encode_numbers(renewed), may_ask_again=_has_no_effect
             )
         except BaseException as error:
-            for _, outcome in batch:
-                if not outcome.done():
-                    outcome.set_exception(error if isinstance(error, KvError) else RequestTimeoutError())
-                    # Nobody may be waiting any more.
-                    outcome.exception()
+            for _, done in batch:
+                done(error if isinstance(error, KvError) else RequestTimeoutError())
             if not isinstance(error, KvError):
                 raise
             return
-        for (_, outcome), ttl_s in zip(batch, _decode_numbers(body), strict=True):
-            if not outcome.done():
-                outcome.set_result(ttl_s)
+        for (_, done), ttl_s in zip(batch, _decode_numbers(body), strict=True):
+            done(ttl_s)
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
         """Return the lease's times and, if asked, its keys; TTL -1: there is no such lease.

@@ -534,9 +534,9 @@ class Member:
 
     # Leases.
 
-    def lease_renew(self, lease_id: int) -> "asyncio.Future[int]":
-        """Begin to renew a lease; the result is its new TTL in seconds, 0: it is gone."""
-        return self._calls.lease_renew(lease_id)
+    def lease_renew(self, lease_id: int, done: Callable[[int | KvError], object]) -> None:
+        """Begin to renew a lease; ``done`` hears its new TTL in seconds (0: it is gone) or why not."""
+        self._calls.lease_renew(lease_id, done)
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
         """Return a lease's times, header left to the caller; TTL -1: it is gone."""

@@ -190,8 +190,8 @@ class LocalMember:
 
     # Leases.
 
-    async def lease_renew(self, lease_id: int) -> int:
-        return self.applier.lessor.renew(lease_id, self._loop.time())
+    def lease_renew(self, lease_id: int, done: Callable[[int | KvError], object]) -> None:
+        self._loop.call_soon(lambda: done(self.applier.lessor.renew(lease_id, self._loop.time())))
 
     async def lease_time_to_live(self, lease_id: int, keys: bool) -> LeaseTimeToLiveResponse:
         life = self.applier.lessor.time_to_live(lease_id, self._loop.time())

@@ -24,7 +24,16 @@ from kvnode.status import KvError, StatusCode
 if TYPE_CHECKING:
     from kvnode.rpc.http2.deadlines import Deadlines
 
-__all__ = ["CallHost", "MessageStream", "RefusedStream", "StreamRoute", "UnaryRoute", "UnaryStream"]
+__all__ = [
+    "PREFIX_BYTES",
+    "Call",
+    "CallHost",
+    "MessageStream",
+    "RefusedStream",
+    "StreamRoute",
+    "UnaryRoute",
+    "UnaryStream",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +97,7 @@ class StreamRoute:
         self.stats: MethodStats = host.stats.of(method.path, method.kind)
 
 
-class _Call(Stream):
+class Call(Stream):
     """What calls have in common."""
 
     __slots__ = ("_buffer", "_deadline_s", "_encoding", "_peer", "is_cancelled", "is_over")
@@ -218,7 +227,7 @@ class _Call(Stream):
             connection.finish(self, lambda: headers.next_head() + trailers)
 
 
-class UnaryStream(_Call):
+class UnaryStream(Call):
     """A unary call."""
 
     __slots__ = ("_begun_s", "_is_served", "_on_cancel", "_request_bytes", "_route")
@@ -351,7 +360,7 @@ class UnaryStream(_Call):
             )
 
 
-class MessageStream(_Call):
+class MessageStream(Call):
     """A call with a stream on either side, served by a task."""
 
     __slots__ = ("_has_ended", "_messages", "_readable", "_route", "_sizes", "_task", "_writable")
@@ -486,21 +495,21 @@ class MessageStream(_Call):
         return True
 
 
-class RefusedStream(_Call):
+class RefusedStream(Call):
     """A call that is refused as soon as its head is known."""
 
-    __slots__ = ()
+    __slots__ = ("_code", "_message")
 
     def __init__(
         self, connection: Connection, stream_id: int, head: RequestHead, code: StatusCode, message: str
     ) -> None:
         super().__init__(connection, stream_id, head)
         self.is_over = True
-        self._send_later(code, message)
+        self._code = code
+        self._message = message
 
-    def _send_later(self, code: StatusCode, message: str) -> None:
-        # The connection has to know the stream first.
-        self.connection.loop.call_soon(self._send_status, code, message)
+    def opened(self) -> None:
+        self._send_status(self._code, self._message)
 
     def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
         self.connection.give_back(self, stop - start)

@@ -113,6 +113,9 @@ class Stream:
         self.pending_bytes = 0
         self.ends_with: Callable[[], bytes] | None = None
 
+    def opened(self) -> None:
+        """The connection knows the stream: it may be answered from now on."""
+
     def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
         """Take ``data[start:stop]`` of the request's body."""
         raise NotImplementedError
@@ -444,6 +447,7 @@ class Connection:
             return
         stream = self.host.open_stream(self, stream_id, head)
         streams[stream_id] = stream
+        stream.opened()
         if flags & END_STREAM:
             stream.is_remote_closed = True
             stream.check_length(0, True)

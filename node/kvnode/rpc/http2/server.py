@@ -22,6 +22,7 @@ from kvnode.rpc.http2.connection import Connection, Host, Stream
 from kvnode.rpc.http2.deadlines import Deadlines
 from kvnode.rpc.http2.exchanges import HttpStream
 from kvnode.rpc.http2.frames import PREFACE
+from kvnode.rpc.http2.pushed import PushRoute, PushStream
 from kvnode.rpc.http2.requests import RequestHead
 from kvnode.rpc.http2.settings import Limits
 from kvnode.rpc.listen import ListenError
@@ -69,6 +70,7 @@ class Http2Server(Host):
         )
         self._unary: dict[bytes, UnaryRoute] = {}
         self._streams: dict[bytes, StreamRoute] = {}
+        self._pushed: dict[bytes, PushRoute] = {}
         self._services: set[bytes] = set()
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
@@ -129,6 +131,8 @@ class Http2Server(Host):
             self._services.add(path.split(b"/")[1])
             if isinstance(method, UnaryMethod):
                 self._unary[path] = UnaryRoute(method, self._calls)
+            elif method.push is not None:
+                self._pushed[path] = PushRoute(method, method.push, self._calls)
             else:
                 self._streams[path] = StreamRoute(method, self._calls)
         self._is_started = True
@@ -214,6 +218,9 @@ class Http2Server(Host):
         unary = self._unary.get(head.path)
         if unary is not None:
             return UnaryStream(connection, stream_id, head, unary)
+        pushed = self._pushed.get(head.path)
+        if pushed is not None:
+            return PushStream(connection, stream_id, head, pushed)
         route = self._streams.get(head.path)
         if route is not None:
             return MessageStream(connection, stream_id, head, route)
