@@ -86,7 +86,7 @@ class LevelDbOptions:
 
 #: The raft log: written once, read rarely, deleted soon.  Compression and filters would be wasted.
 LOG_OPTIONS: Final = LevelDbOptions(
-    write_buffer_bytes=16 * _MIB,
+    write_buffer_bytes=8 * _MIB,
     block_cache_bytes=2 * _MIB,
     max_file_bytes=8 * _MIB,
     max_open_files=200,
@@ -96,7 +96,7 @@ LOG_OPTIONS: Final = LevelDbOptions(
 )
 #: The state: inserts in key order, point reads by exact revision, scans for watches.
 STATE_OPTIONS: Final = LevelDbOptions(
-    write_buffer_bytes=16 * _MIB,
+    write_buffer_bytes=8 * _MIB,
     block_cache_bytes=32 * _MIB,
     max_file_bytes=8 * _MIB,
     max_open_files=500,

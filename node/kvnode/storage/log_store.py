@@ -142,7 +142,7 @@ class LogStore:
         *,
         state_generation: str,
         path: str = "log",
-        cache_bytes: int = 32 << 20,
+        cache_bytes: int = 8 << 20,
     ) -> "LogStore":
         """Begin the log of a new member and sync it.
 
@@ -168,7 +168,7 @@ class LogStore:
         return store
 
     @classmethod
-    def open(cls, engine: Engine, *, path: str = "log", cache_bytes: int = 32 << 20) -> "LogStore":
+    def open(cls, engine: Engine, *, path: str = "log", cache_bytes: int = 8 << 20) -> "LogStore":
         """Take up the log that a former run of this member left.
 
         Every entry is read once: that verifies its checksum, and the indexes for gaps and the terms for
