@@ -27,6 +27,7 @@ class Side:
         self.was_removed = False
         self.snapshot = b""
         self.snapshot_error: Exception | None = None
+        self.gone: list[int] = []
         self.changed = asyncio.Event()
         self.stats = MemberStats()
 
@@ -39,6 +40,10 @@ class Side:
 
     def peer_unreachable(self, member_id: int) -> None:
         self.unreachable.append(member_id)
+
+    def peer_gone(self, member_id: int) -> None:
+        self.gone.append(member_id)
+        self.changed.set()
 
     def removed_by_peer(self) -> None:
         self.was_removed = True
@@ -237,3 +242,19 @@ async def test_a_removed_member_counts_as_not_connected(pair: Pair) -> None:
     assert one.stats.peer(2).is_connected
     peers_one.remove_peer(2)
     await until(lambda: not one.stats.peer(2).is_connected)
+
+
+async def test_a_peer_that_hangs_up_and_listens_no_more_is_gone(pair: Pair) -> None:
+    one, _, _, peers_two, _ = pair
+    await peers_two.close()
+    await until(lambda: one.gone == [2])
+
+
+async def test_a_peer_whose_connection_breaks_but_that_still_listens_is_not_gone(pair: Pair) -> None:
+    one, peers_one, two, _, _ = pair
+    link = peers_one._links[2]
+    since_s = link.connected_since_s
+    assert link._connection is not None
+    link._connection.abort()
+    await until(lambda: peers_one.connected(2) and link.connected_since_s != since_s)
+    assert (one.gone, two.gone) == ([], [])

@@ -7,9 +7,13 @@ from kvnode.raft.ready import Role
 from kvnode.raft.state import RaftState
 from kvnode.raft.types import NO_MEMBER, EntryKind, HardState, MemberId
 
-__all__ = ["answer_vote_request", "campaign", "count_durable_vote", "handle_vote_response"]
+__all__ = ["answer_vote_request", "campaign", "count_durable_vote", "handle_vote_response", "leader_gone"]
 
 _SCAN_BYTES = 1024 * 1024
+
+#: How long a follower whose leader is gone waits before it campaigns, in ticks: long enough for the others
+#: to have seen the same, as whoever still believes in the leader refuses, and not the same for all.
+GONE_TICKS = (2, 4)
 
 
 def campaign(state: RaftState, *, is_transfer: bool = False) -> None:
@@ -62,6 +66,21 @@ def _request_votes(state: RaftState, *, is_pre_vote: bool, is_transfer: bool) ->
                     state.member_id, voter, term, log.last_index, log.last_term, is_pre_vote, is_transfer
                 )
             )
+
+
+def leader_gone(state: RaftState, member_id: MemberId) -> None:
+    """Forget a leader that was seen to be gone, and campaign soon unless another sign of it comes.
+
+    When an election begins is nothing that safety depends on (Raft paper 5.6), and one that is begun in
+    error is refused by everybody who still hears the leader (thesis 4.2.3).
+    """
+    if state.role is not Role.FOLLOWER or state.leader_id != member_id:
+        return
+    state.become_follower(state.term, NO_MEMBER)
+    remaining_ticks = state.config.random_ticks(*GONE_TICKS)
+    state.election_elapsed_ticks = max(
+        state.election_elapsed_ticks, state.election_deadline_ticks - remaining_ticks
+    )
 
 
 def count_durable_vote(state: RaftState, durable: HardState) -> None:

@@ -152,6 +152,10 @@ class RawNode:
         if self._state.role is Role.LEADER:
             leader.report_unreachable(self._state, member_id)
 
+    def report_gone(self, member_id: MemberId) -> None:
+        """Say that the process of ``member_id`` has ended: if it led, this member campaigns soon."""
+        election.leader_gone(self._state, member_id)
+
     def report_snapshot(self, member_id: MemberId, ok: bool) -> None:
         """Say that the transfer of a snapshot to ``member_id`` ended, and how.
 

@@ -891,6 +891,11 @@ class Member:
         """A message to the member was dropped."""
         self.node.report_unreachable(MemberId(member_id))
 
+    def report_gone(self, member_id: int) -> None:
+        """The member's process has ended: its connection broke, and nobody listens at its address."""
+        self.node.report_gone(MemberId(member_id))
+        self.driver.wake()
+
     def report_snapshot(self, member_id: int, *, ok: bool) -> None:
         """The transfer of a snapshot ended."""
         self.node.report_snapshot(MemberId(member_id), ok)

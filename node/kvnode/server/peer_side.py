@@ -43,6 +43,9 @@ class PeerSide:
     def peer_unreachable(self, member_id: int) -> None:
         self._member.report_unreachable(member_id)
 
+    def peer_gone(self, member_id: int) -> None:
+        self._member.report_gone(member_id)
+
     def removed_by_peer(self) -> None:
         self._member.removed()
 

@@ -100,6 +100,9 @@ class PeerHandler(Protocol):
     def peer_unreachable(self, member_id: int) -> None:
         """A message to the member was dropped."""
 
+    def peer_gone(self, member_id: int) -> None:
+        """The member hung up, and its machine says that nobody listens there any more."""
+
     def removed_by_peer(self) -> None:
         """A peer says that this member was removed from the cluster."""
 

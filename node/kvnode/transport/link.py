@@ -96,6 +96,7 @@ class PeerLink:
         hello: Callable[[int], Hello],
         context: Callable[[], ssl.SSLContext | None],
         on_refused: Callable[[int, RefusedError], None],
+        on_gone: Callable[[int], None],
         stats: PeerStats,
         local_host: str = "",
     ) -> None:
@@ -107,6 +108,7 @@ class PeerLink:
         self._hello = hello
         self._context = context
         self._on_refused = on_refused
+        self._on_gone = on_gone
         self._connection: PeerConnection | None = None
         self._lost = asyncio.Event()
         self._calls: dict[int, asyncio.Future[bytes]] = {}
@@ -159,6 +161,7 @@ class PeerLink:
 
     async def _run(self) -> None:
         pause_s, attempt = RECONNECT_FIRST_S, 0
+        was_connected = False
         while True:
             url = self.urls[attempt % len(self.urls)]
             attempt += 1
@@ -177,7 +180,13 @@ class PeerLink:
                 pause_s = RECONNECT_MAX_S
             except (OSError, TimeoutError) as error:
                 log.debug("peer %x at %s is not reachable: %s", self.member_id, url, error)
+                if was_connected and not isinstance(error, TimeoutError | ssl.SSLError):
+                    # It hung up, and its machine says at once that nobody is there: it has ended, which
+                    # silence alone would not tell from a broken network.
+                    self._on_gone(self.member_id)
+                was_connected = False
             else:
+                was_connected = True
                 self._connection = connection
                 self.connected_since_s = asyncio.get_running_loop().time()
                 pause_s = RECONNECT_FIRST_S

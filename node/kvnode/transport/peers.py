@@ -57,7 +57,14 @@ class Peers:
             self.remove_peer(member_id)
         stats = self._handler.stats.peer(member_id)
         self._links[member_id] = PeerLink(
-            member_id, urls, self._hello, self._context, self._refused, stats, self._local_host
+            member_id,
+            urls,
+            self._hello,
+            self._context,
+            self._refused,
+            self._handler.peer_gone,
+            stats,
+            self._local_host,
         )
 
     def remove_peer(self, member_id: int) -> None:

@@ -134,3 +134,48 @@ def test_the_others_elect_a_leader_when_theirs_is_gone():
     world.crash(1)
     world.run(40)
     assert world.leader() in (B, C)
+
+
+def test_followers_of_a_leader_that_is_gone_campaign_within_a_few_ticks():
+    """Section 4.2.3 lets them vote as soon as no leader is believed in; the timeout need not pass."""
+    world = World([1, 2, 3], random_ticks=last_ticks)
+    world.elect(1)
+    world.partition([1], [2, 3])
+    world[2].report_gone(A)
+    world[3].report_gone(A)
+    assert (world[2].leader_id, world[3].leader_id) == (0, 0)
+    world.tick(2, count=4)
+    world.settle()
+    assert (world[2].role, world[2].term) == (Role.LEADER, 3)
+
+
+def test_a_follower_that_alone_believes_its_leader_gone_deposes_nobody():
+    """Section 4.2.3: whoever still hears the leader ignores the candidate."""
+    world = World([1, 2, 3], random_ticks=last_ticks)
+    world.elect(1)
+    world.partition([1, 3], [2, 3])
+    world[2].report_gone(A)
+    world.tick(2, count=4)
+    world.settle()
+    assert world[2].role is Role.PRE_CANDIDATE
+    assert (world.leader(), world[1].term, world[3].leader_id) == (A, 2, A)
+
+
+def test_the_leader_that_is_heard_again_is_followed_again():
+    """Section 5.2: a message from the term's leader makes a follower of whoever doubted."""
+    world = World([1, 2, 3], random_ticks=last_ticks)
+    world.elect(1)
+    world[2].report_gone(A)
+    world.tick(1)
+    world.settle()
+    assert world[2].leader_id == A
+    world.tick(2, count=4)
+    assert world[2].role is Role.FOLLOWER
+
+
+def test_that_another_member_than_the_leader_is_gone_changes_nothing():
+    world = World([1, 2, 3])
+    world.elect(1)
+    world[2].report_gone(C)
+    world[1].report_gone(B)
+    assert (world[2].leader_id, world[1].role) == (A, Role.LEADER)

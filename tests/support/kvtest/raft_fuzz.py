@@ -67,6 +67,7 @@ class RaftFuzz:
             (self._transfer, 0.3),
             (self._campaign, 0.2 * plan.unrest),
             (self._unreachable, 0.3),
+            (self._gone, 0.3),
         ] + ([(self._conf_change, 0.8)] if plan.conf_changes else [])
 
     def run(self) -> None:
@@ -179,6 +180,12 @@ class RaftFuzz:
         number, other = self._some(), self._some()
         if number is not None and other is not None:
             self.world[number].report_unreachable(other)
+
+    def _gone(self) -> None:
+        """A member believes that another's process has ended, rightly or not."""
+        number, other = self._some(), self._some()
+        if number is not None and other is not None:
+            self.world[number].report_gone(other)
 
     def _conf_change(self) -> None:
         number = self._some()
