@@ -473,10 +473,7 @@ class Connection:
         fields = self._reader.read(block)
         if self._reader.changes != changes:
             self._cache.values.clear()
-        if stream is None:
-            self._charge(1)
-            return
-        if stream.is_remote_closed:
+        if stream is not None and stream.is_remote_closed:
             raise Http2StreamError(stream_id, ErrorCode.STREAM_CLOSED)
         if not flags & END_STREAM:
             raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR)
@@ -484,6 +481,10 @@ class Connection:
             check_trailers(fields)
         except MalformedRequestError as error:
             raise Http2StreamError(stream_id, ErrorCode.PROTOCOL_ERROR) from error
+        if stream is None:
+            # Sent before the client heard that the rest of its request is not needed.
+            self._charge(1)
+            return
         stream.is_remote_closed = True
         stream.check_length(0, True)
         stream.receive_end()
@@ -554,6 +555,9 @@ class Connection:
         if stream is None:
             self._check_not_idle(stream_id)
             self._charge(1)
+            if stream_id in self._reset_ids:
+                # From now on the client knows.
+                self._reset_ids.remove(stream_id)
             return
         if not stream.has_begun:
             self._charge(self._allowance.RESET_COST)

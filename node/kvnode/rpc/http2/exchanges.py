@@ -17,6 +17,9 @@ __all__ = ["HttpStream"]
 
 logger = logging.getLogger(__name__)
 
+#: A body of up to this size is read to its end before its answer ends, wanted or not: a client that is
+#: told to stop in the middle of so little gains nothing, and its mistakes would go unnoticed.
+SMALL_BODY_BYTES: Final = 64 * 1024
 #: Data of an answer that may wait before whoever makes them has to.
 PENDING_BYTES: Final = 64 * 1024
 
@@ -24,7 +27,7 @@ PENDING_BYTES: Final = 64 * 1024
 class HttpStream(Stream):
     """One request, served by a coroutine; the exchange's carrier."""
 
-    __slots__ = ("_exchange", "_loop", "_task", "_writable")
+    __slots__ = ("_ends_behind_body", "_exchange", "_task", "_writable")
 
     def __init__(
         self,
@@ -35,6 +38,8 @@ class HttpStream(Stream):
     ) -> None:
         super().__init__(connection, stream_id, head)
         self._writable: asyncio.Future[None] | None = None
+        #: The answer is complete, and ends as soon as the request does.
+        self._ends_behind_body = False
         headers = list(head.fields)
         if head.authority and not any(name == b"host" for name, _ in headers):
             headers.append((b"host", head.authority))
@@ -53,19 +58,31 @@ class HttpStream(Stream):
                 return
         if not exchange.has_begun:
             exchange.respond(500, b"Internal Server Error\n", "text/plain; charset=utf-8")
-        elif self.ends_with is None:
+        elif self.ends_with is None and not self._ends_behind_body:
+            self._finish()
+
+    def _finish(self) -> None:
+        announced = self.head.content_length
+        if self.is_remote_closed or announced is None or announced > SMALL_BODY_BYTES:
             self.connection.finish(self, bytes)
+        else:
+            self._ends_behind_body = True
 
     # The stream.
 
     def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
-        self._exchange.feed(data[start:stop])
-        self.regulate()
+        if self._ends_behind_body:
+            self.connection.give_back(self, stop - start)
+        else:
+            self._exchange.feed(data[start:stop])
+            self.regulate()
         if is_last:
-            self._exchange.complete()
+            self.receive_end()
 
     def receive_end(self) -> None:
         self._exchange.complete()
+        if self._ends_behind_body:
+            self.connection.finish(self, bytes)
 
     def cancelled(self) -> None:
         self._task.cancel()
@@ -108,7 +125,7 @@ class HttpStream(Stream):
         if body:
             connection.send_data(self, body)
         if is_whole:
-            connection.finish(self, bytes)
+            self._finish()
 
     def send_data(self, data: bytes) -> None:
         self.connection.send_data(self, data)

@@ -274,8 +274,14 @@ class _UndecidedConnection(asyncio.Protocol):
         if transport is None or not data:
             return
         is_http2 = data.startswith(PREFACE)
-        if not is_http2 and PREFACE.startswith(data):
-            return
+        if not is_http2:
+            if PREFACE.startswith(data):
+                return
+            line, newline, _ = data.partition(b"\n")
+            if newline and b" HTTP/1." not in line:
+                # Neither: nobody would understand an answer.
+                transport.close()
+                return
         if is_http2 and not self._server.is_started:
             # Calls wait for the member; the client's window bounds what it sends meanwhile.
             transport.pause_reading()
