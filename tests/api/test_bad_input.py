@@ -15,6 +15,11 @@ from kvtest.processes import ClusterProcesses, MemberProcess
 GOLDEN: dict[str, str] = json.loads((Path(__file__).parent / "golden" / "bad_input.json").read_text())
 
 
+@pytest.fixture
+def transport() -> None:
+    """A process of its own has its own transport: not one run for each."""
+
+
 @pytest.fixture(scope="module")
 def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemberProcess]:
     with ClusterProcesses(tmp_path_factory.mktemp("member"), 1) as members:

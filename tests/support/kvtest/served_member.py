@@ -12,12 +12,21 @@ from kvnode.api.server import Services
 from kvnode.pb import rpc_pb2 as pb
 from kvnode.pb.rpc_pb2 import WatchRequest, WatchResponse
 from kvnode.rpc.grpcio import GrpcServer
-from kvnode.server.config import parse_url
+from kvnode.rpc.http2 import Http2Server
+from kvnode.server.config import RpcTransport, parse_url
 from kvtest.local_member import LocalMember
 
 __all__ = ["Client", "ServedMember", "WatchStream", "serve", "until"]
 
 ResponseT = TypeVar("ResponseT", bound=Message)
+
+SERVERS: dict[RpcTransport, type[GrpcServer | Http2Server]] = {
+    RpcTransport.HTTP2: Http2Server,
+    RpcTransport.GRPCIO: GrpcServer,
+}
+
+#: Carries what ``serve`` serves; ``tests/api`` runs each test with either.
+transport = RpcTransport.HTTP2
 
 #: A test that waits longer than this has failed.
 DEADLINE_S = 10.0
@@ -125,7 +134,9 @@ class WatchStream:
 class ServedMember:
     """A member, its services, its server, and a client that is connected to it."""
 
-    def __init__(self, member: LocalMember, services: Services, server: GrpcServer, port: int) -> None:
+    def __init__(
+        self, member: LocalMember, services: Services, server: GrpcServer | Http2Server, port: int
+    ) -> None:
         self.member = member
         self.services = services
         self.server = server
@@ -155,7 +166,7 @@ class ServedMember:
 @asynccontextmanager
 async def serve(member: LocalMember) -> AsyncIterator[ServedMember]:
     """Serve a member for the time of a ``with`` block."""
-    server = GrpcServer(member.config)
+    server = SERVERS[transport](member.config)
     port = await server.listen(parse_url("http://127.0.0.1:0"))
     services = Services(member)
     await server.start(services.methods)

@@ -88,10 +88,12 @@ class UnaryRoute:
 class StreamRoute:
     """A method with streams as the transport finds it."""
 
-    __slots__ = ("handler", "host", "path", "stats")
+    __slots__ = ("handler", "host", "path", "stats", "takes_one")
 
     def __init__(self, method: StreamMethod, host: CallHost) -> None:
         self.path = method.path
+        #: The request is a single message: the handler is called once it is there.
+        self.takes_one = method.kind == "server_stream"
         self.handler = method.handler
         self.host = host
         self.stats: MethodStats = host.stats.of(method.path, method.kind)
@@ -373,8 +375,13 @@ class MessageStream(Call):
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         route.stats.started += 1
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task: asyncio.Task[None] | None = None
         self._watch_deadline(route.host.deadlines)
+        if not route.takes_one:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._task = self.connection.loop.create_task(self._run())
 
     async def _run(self) -> None:
         route = self._route
@@ -438,6 +445,10 @@ class MessageStream(Call):
         self._wake()
 
     def _wake(self) -> None:
+        if self._task is None:
+            if self._messages or self._has_ended:
+                self._begin()
+            return
         if self._readable is not None and not self._readable.done():
             self._readable.set_result(None)
 
@@ -445,7 +456,11 @@ class MessageStream(Call):
         if self.is_over or self.is_cancelled:
             return
         self.is_cancelled = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self.is_over = True
+            self._route.stats.handled[StatusCode.CANCELLED] += 1
 
     def writable(self) -> None:
         if self._writable is not None and not self._writable.done():

@@ -1,4 +1,4 @@
-"""The grpc.aio transport by itself: what handlers say is what goes over the wire."""
+"""Both transports by themselves: what handlers say is what goes over the wire."""
 
 import asyncio
 import errno
@@ -15,6 +15,7 @@ import pytest
 from grpc import aio
 from kvnode.api.port import RpcError, StreamCall, StreamMethod, UnaryCall, UnaryMethod
 from kvnode.rpc.grpcio import GrpcServer
+from kvnode.rpc.http2 import Http2Server
 from kvnode.rpc.listen import ListenError
 from kvnode.server.config import TlsConfig, parse_url
 from kvnode.server.errors import StoppedError
@@ -24,8 +25,24 @@ from kvtest.certificates import TestAuthority
 from kvtest.local_member import local_config
 from kvtest.served_member import Client, until
 
+RpcServer = GrpcServer | Http2Server
+
 UNARY = "/test.Service/Unary"
 STREAM = "/test.Service/Stream"
+
+
+_server_type: type[RpcServer] = Http2Server
+
+
+@pytest.fixture(autouse=True, params=[Http2Server, GrpcServer], ids=["http2", "grpcio"])
+def server_type(request: pytest.FixtureRequest) -> None:
+    """Each test runs over each transport."""
+    global _server_type
+    _server_type = request.param
+
+
+def new_server(**config: object) -> RpcServer:
+    return _server_type(local_config(**config))
 
 
 @asynccontextmanager
@@ -34,8 +51,8 @@ async def serving(
     unary: Callable[[bytes, UnaryCall], None] | None = None,
     stream: Callable[[StreamCall], object] | None = None,
     **config: object,
-) -> AsyncIterator[tuple[GrpcServer, Client]]:
-    server = GrpcServer(local_config(**config))
+) -> AsyncIterator[tuple[RpcServer, Client]]:
+    server = new_server(**config)
     port = await server.listen(parse_url("http://127.0.0.1:0"))
     methods: list[UnaryMethod | StreamMethod] = []
     if unary is not None:
@@ -158,7 +175,7 @@ async def test_a_slow_request_is_logged(caplog: pytest.LogCaptureFixture) -> Non
 
     async with serving(unary=handler, warning_unary_request_duration_s=0.01) as (_, client):
         await client.method(UNARY)(b"")
-    [record] = [each for each in caplog.records if each.name == "kvnode.rpc.grpcio"]
+    [record] = [each for each in caplog.records if each.name.startswith("kvnode.rpc.")]
     assert record.levelno == logging.WARNING
     assert (record.getMessage(), record.__dict__["method"]) == ("slow request", UNARY)
 
@@ -249,7 +266,7 @@ async def test_a_port_in_use_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
         url = parse_url(f"http://127.0.0.1:{taken.getsockname()[1]}")
-        server = GrpcServer(local_config())
+        server = new_server()
         with pytest.raises(ListenError) as raised:
             await server.listen(url)
         assert raised.value.is_in_use
@@ -258,7 +275,7 @@ async def test_a_port_in_use_is_named() -> None:
 
 
 async def test_an_address_of_another_machine_is_refused_with_the_kernels_reason() -> None:
-    server = GrpcServer(local_config())
+    server = new_server()
     with pytest.raises(ListenError) as raised:
         await server.listen(parse_url("http://192.0.2.1:2379"))
     assert not raised.value.is_in_use
@@ -267,7 +284,7 @@ async def test_an_address_of_another_machine_is_refused_with_the_kernels_reason(
 
 
 async def test_two_addresses_serve_the_same_methods(tmp_path: Path) -> None:
-    server = GrpcServer(local_config())
+    server = new_server()
     ports = [await server.listen(parse_url("http://127.0.0.1:0")) for _ in range(2)]
     await server.listen(parse_url(f"unix://{tmp_path}/s"))
     await server.start([UnaryMethod(UNARY, lambda request, call: call.reply(request))])
@@ -283,7 +300,7 @@ class TestTls:
 
     @asynccontextmanager
     async def serving(self, tls: TlsConfig) -> AsyncIterator[str]:
-        server = GrpcServer(local_config(client_tls=tls))
+        server = new_server(client_tls=tls)
         port = await server.listen(parse_url("https://127.0.0.1:0"))
         await server.start([UnaryMethod(UNARY, lambda request, call: call.reply(request))])
         try:
@@ -354,7 +371,7 @@ class TestTls:
                 str(files.key_file),
             ),
         ):
-            server = GrpcServer(local_config(client_tls=tls))
+            server = new_server(client_tls=tls)
             with pytest.raises(CertificateError, match=name):
                 await server.listen(parse_url("https://127.0.0.1:0"))
             await server.stop(0)
