@@ -7,7 +7,7 @@ API is what is served; else the lab's.
 from collections.abc import Iterator
 
 import pytest
-from kvtest.bad_input import CASES, DELIBERATE, SINCE_3_7, Case, outcome, prepare
+from kvtest.bad_input import ACCEPTED_BEFORE_3_7, CASES, DELIBERATE, SINCE_3_7, Case, outcome, prepare
 from kvtest.processes import ClusterProcesses
 from kvtest.programs import program
 
@@ -41,6 +41,10 @@ COMPARED = [case for case in CASES if case.id not in DELIBERATE]
 
 @pytest.mark.parametrize("case", COMPARED, ids=[case.id for case in COMPARED])
 def test_bad_input_is_answered_as_by_etcd(targets: Targets, is_3_6: bool, case: Case) -> None:
+    if is_3_6 and case.id in ACCEPTED_BEFORE_3_7:
+        # Not asked: etcd would carry the name into what the other cases compare.
+        assert outcome(targets[1], case).startswith("INTERNAL: grpc: error unmarshalling request")
+        return
     theirs, ours = (outcome(target, case) for target in targets)
     if is_3_6 and (case.method == "KV/RangeStream" or case.id in SINCE_3_7):
         assert theirs != ours, "what 3.7 changed is in 3.6 already"

@@ -18,6 +18,7 @@ from kvtest.e2e.kubernetes import CommandFailedError, JsonObject, Kubernetes
 from kvtest.e2e.pods import restricted_pod
 from kvtest.e2e.release import Release
 from kvtest.e2e.s3 import running_s3
+from kvtest.e2e.store import Store
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer, start_writer
 
@@ -33,13 +34,14 @@ _failed_files: dict[Path, str] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What ``tests/e2e/run`` tells; the last two are None on a cluster that is not the lab."""
+    """What ``tests/e2e/run`` tells; the last three are None on a cluster that is not the lab."""
 
     node_image: str
     operator_image: str
     tools_image: str
     lab: str | None
     host_address: str | None
+    lab_store: str | None
 
     @property
     def safe_node(self) -> str | None:
@@ -62,6 +64,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.failed and call.when != "teardown":
         _failed_files[item.path] = item.name
         report.sections.append(("the cluster", describe(operator=OPERATOR, workload=WORKLOAD)))
+        if "E2E_LAB" in os.environ:
+            report.sections.append(("under the cluster", Store(os.environ["E2E_LAB"]).log_tails()))
     return report
 
 
@@ -88,7 +92,21 @@ def environment() -> Environment:
         tools_image=os.environ[names[2]],
         lab=os.environ.get("E2E_LAB"),
         host_address=os.environ.get("E2E_HOST_ADDRESS"),
+        lab_store=os.environ.get("E2E_STORE") if "E2E_LAB" in os.environ else None,
     )
+
+
+@pytest.fixture(scope="session")
+def store(environment: Environment) -> Store:
+    """The store under the API server, if it is ours."""
+    if environment.lab is None or environment.lab_store != "kvnode":
+        pytest.skip("the API server keeps its state in something that is not ours")
+    return Store(environment.lab)
+
+
+@pytest.fixture(scope="session")
+def tools_image(environment: Environment) -> str:
+    return environment.tools_image
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Copies of a database that is in use."""
 
 import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -146,12 +147,38 @@ def test_a_database_without_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_a_log_with_a_gap_is_damage(tmp_path: Path) -> None:
     engine = LevelDbEngine(tmp_path / "db", STATE_OPTIONS, create=True)
+    log = next((tmp_path / "db").glob("*.log"))
+    ends = []
     for number in range(10):
         write(engine, number)
+        ends.append(log.stat().st_size)
     engine.close()
-    (log,) = (tmp_path / "db").glob("*.log")
-    data = bytearray(log.read_bytes())
-    data[4] ^= 0xFF  # a record's length
-    log.write_bytes(data)
-    with pytest.raises(StorageCorruptError):
+    data = log.read_bytes()
+    log.write_bytes(data[: ends[3]] + data[ends[4] :])  # the fifth write, whole
+    with pytest.raises(StorageCorruptError, match="are lost, though later ones are there"):
         copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+    copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=True)
+
+
+def test_a_wrong_length_in_a_log_is_damage_when_the_copy_is_made_or_read(tmp_path: Path) -> None:
+    def copy_and_read() -> None:
+        copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+        check_copy(tmp_path / "copy")
+
+    engine = LevelDbEngine(tmp_path / "db", STATE_OPTIONS, create=True)
+    log = next((tmp_path / "db").glob("*.log"))
+    ends = []
+    for number in range(10):
+        write(engine, number)
+        ends.append(log.stat().st_size)
+    engine.close()
+    whole = log.read_bytes()
+    for record in range(10):
+        begin = ends[record - 1] if record else 0
+        for bit in range(16):
+            data = bytearray(whole)
+            data[begin + 4 + bit // 8] ^= 1 << bit % 8
+            log.write_bytes(data)
+            with pytest.raises(StorageCorruptError):
+                copy_and_read()
+            shutil.rmtree(tmp_path / "copy", ignore_errors=True)

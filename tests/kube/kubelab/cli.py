@@ -1,9 +1,10 @@
 """A real Kubernetes on one machine, inside network namespaces of its own.
 
     kube build [etcd]        compile the control plane, etcd, helm, CoreDNS from Go modules; or etcd alone
-    kube up [--nodes N] [--etcd-command CMD --etcd-members N]
+    kube up [--nodes N] [--etcd-command CMD --etcd-members N] [--compaction-interval D]
                              boot it and wait until every node is Ready; CMD stands in
-                             for etcd and is started with etcd's flags
+                             for etcd and is started with etcd's flags; D is how often the
+                             API server compacts it
     kube image DIR TAG [--target T]
                              build DIR/Dockerfile and load it into every node as TAG
     kube exec CMD...         run CMD in the control plane's network namespace, KUBECONFIG set
@@ -12,6 +13,8 @@
     kube pod-kill UID        kill the processes of a pod's containers (SIGKILL); its kubelet restarts them
     kube etcd-stop I         kill one member of the store under the API server
     kube etcd-start I        start it again
+    kube etcd-urls           print the client URLs of the store's members
+    kube processes           print the lab's processes as JSON: name, pid, whether it runs, its log
     kube down                stop everything that `up` started and remove its state
 
 Needs root, Go and Debian, whose packages `build` installs itself.  KUBE_DIR
@@ -20,6 +23,7 @@ namespaces: they have no way out.
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -38,7 +42,9 @@ def main() -> None:
         sys.exit(f"kube: {error}")
 
 
-def up(node_count: int, store_command: str | None, store_members: int) -> None:
+def up(
+    node_count: int, store_command: str | None, store_members: int, compaction_interval: str = "5m"
+) -> None:
     """Boot the lab; a lab that is up already is taken down first."""
     build()
     if layout.STATE.exists():
@@ -49,7 +55,7 @@ def up(node_count: int, store_command: str | None, store_members: int) -> None:
     images.make_own_images()
     names = [f"node-{index}" for index in range(1, node_count + 1)]
     network.make_network(names)
-    control_plane.start_control_plane(store_command, store_members)
+    control_plane.start_control_plane(store_command, store_members, compaction_interval)
     for name in names:
         nodes.create_node(name)
     shell.wait("the nodes", lambda: _ready_nodes() == node_count)
@@ -119,7 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--nodes", type=int, default=1)
     command.add_argument("--etcd-command")
     command.add_argument("--etcd-members", type=int, default=1)
-    command.set_defaults(run=lambda given: up(given.nodes, given.etcd_command, given.etcd_members))
+    command.add_argument("--compaction-interval", default="5m")
+    command.set_defaults(
+        run=lambda given: up(given.nodes, given.etcd_command, given.etcd_members, given.compaction_interval)
+    )
 
     command = commands.add_parser("image")
     command.add_argument("directory", type=Path)
@@ -148,6 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("etcd-start")
     command.add_argument("index", type=int)
     command.set_defaults(run=lambda given: control_plane.start_store_member(given.index))
+
+    command = commands.add_parser("etcd-urls")
+    command.set_defaults(run=lambda _: print(*control_plane.store_urls(), sep=","))
+    command = commands.add_parser("processes")
+    command.set_defaults(run=lambda _: print(json.dumps(shell.processes())))
 
     commands.add_parser("down").set_defaults(run=lambda _: down())
     return parser

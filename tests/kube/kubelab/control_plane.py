@@ -16,13 +16,13 @@ DEFAULT_STORE = f"{BIN}/etcd --unsafe-no-fsync --log-level warn"
 """No fsync: the lab's state need not survive the machine, and disks here are shared."""
 
 
-def start_control_plane(store_command: str | None, store_members: int) -> None:
+def start_control_plane(store_command: str | None, store_members: int, compaction_interval: str) -> None:
     (STATE / "etcd.json").write_text(
         json.dumps({"command": store_command or DEFAULT_STORE, "members": store_members})
     )
     for index in range(store_members):
         start_store_member(index)
-    _start_api_server([_store_urls(index)[0] for index in range(store_members)])
+    _start_api_server(compaction_interval)
     wait("the API server", lambda: kubectl("get", "--raw", "/readyz", check=False).startswith("ok"))
     start(
         "kube-controller-manager",
@@ -42,8 +42,8 @@ def start_control_plane(store_command: str | None, store_members: int) -> None:
 
 def start_store_member(index: int) -> None:
     saved = json.loads((STATE / "etcd.json").read_text())
-    client, peer = _store_urls(index)
-    initial_cluster = ",".join(f"m{other}={_store_urls(other)[1]}" for other in range(saved["members"]))
+    client, peer = _member_urls(index)
+    initial_cluster = ",".join(f"m{other}={_member_urls(other)[1]}" for other in range(saved["members"]))
     start(
         f"etcd-{index}",
         *shlex.split(saved["command"]),
@@ -55,15 +55,22 @@ def start_store_member(index: int) -> None:
     )
 
 
-def _store_urls(index: int) -> tuple[str, str]:
+def store_urls() -> list[str]:
+    """Return the client URLs of the store's members."""
+    saved = json.loads((STATE / "etcd.json").read_text())
+    return [_member_urls(index)[0] for index in range(saved["members"])]
+
+
+def _member_urls(index: int) -> tuple[str, str]:
     """Return the client and the peer URL of one member of the store."""
     return f"http://127.0.0.1:{2379 + 10 * index}", f"http://127.0.0.1:{2380 + 10 * index}"
 
 
-def _start_api_server(store_urls: list[str]) -> None:
+def _start_api_server(compaction_interval: str) -> None:
     start(
         "kube-apiserver",
-        *(BIN / "kube-apiserver", "--etcd-servers", ",".join(store_urls)),
+        *(BIN / "kube-apiserver", "--etcd-servers", ",".join(store_urls())),
+        *("--etcd-compaction-interval", compaction_interval),
         *("--bind-address", layout.CONTROL_ADDRESS, "--advertise-address", layout.CONTROL_ADDRESS),
         *("--secure-port", "6443", "--client-ca-file", PKI / "ca.crt"),
         *("--tls-cert-file", PKI / "apiserver.crt", "--tls-private-key-file", PKI / "apiserver.key"),

@@ -110,6 +110,17 @@ def stop(name: str) -> None:
     path.unlink()
 
 
+def processes() -> list[dict[str, object]]:
+    """Return what is known of each process that was started and not stopped."""
+    found: list[dict[str, object]] = []
+    for path in sorted(layout.PIDS.glob("*.pid")):
+        pid, _, started = path.read_text().partition(" ")
+        runs = started == _start_time(int(pid))
+        log = layout.LOGS / f"{path.stem}.log"
+        found.append({"name": path.stem, "pid": int(pid), "runs": runs, "log": str(log)})
+    return found
+
+
 def kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
@@ -118,9 +129,10 @@ def kill_group(pid: int) -> None:
 
 
 def _start_time(pid: int) -> str | None:
-    """Return a process's start time in clock ticks since boot (proc(5), field 22), None if it is gone."""
+    """Return a process's start time in clock ticks since boot (proc(5), field 22), None if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return stat.rpartition(")")[2].split()[19]
+    state, *fields = stat.rpartition(")")[2].split()
+    return None if state == "Z" else fields[18]

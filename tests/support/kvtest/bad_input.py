@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from kvnode.pb import rpc_pb2 as pb
 from kvnode.pb.auth_pb2 import Permission
 
-__all__ = ["CASES", "DELIBERATE", "SINCE_3_7", "Case", "outcome", "prepare"]
+__all__ = ["ACCEPTED_BEFORE_3_7", "CASES", "DELIBERATE", "SINCE_3_7", "Case", "outcome", "prepare"]
 
 #: No message of the API: a tag of a wire type that does not exist.
 GARBAGE: Final = b"\xff\xff\xff\xff"
@@ -47,6 +47,13 @@ SINCE_3_7: Final = {
     "Cluster/MemberAdd-bad-utf-8",
     "Cluster/MemberUpdate-bad-utf-8",
     "Maintenance/Downgrade-bad-utf-8",
+}
+
+#: What 3.6 takes: names that no message which carries them can be read back from.
+ACCEPTED_BEFORE_3_7: Final = {
+    "Auth/Authenticate-bad-utf-8",
+    "Auth/RoleAdd-bad-utf-8",
+    "Auth/UserAdd-bad-utf-8",
 }
 
 

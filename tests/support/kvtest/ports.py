@@ -3,10 +3,12 @@
 A port that was merely free a moment ago may be taken by another test run, or by an
 outgoing connection, before the server binds it, and again while a server is down between
 a kill and its restart.  So ports come from below the kernel's ephemeral range, and each
-is held by a lock file that dies with this process.
+is held by a lock that dies with this process: byte N of one file is the lock of port N, so
+that a run which uses a thousand ports needs one open file.
 """
 
 import fcntl
+import functools
 import os
 import random
 import socket
@@ -19,34 +21,37 @@ __all__ = ["free_port", "free_ports"]
 _FIRST_PORT = 20_000
 _LAST_PORT = 32_000
 
-_held: dict[int, int] = {}
+_held: set[int] = set()
 
 
 def free_port() -> int:
     """Return a port that nothing listens on and no other test process will be given."""
-    directory = Path(tempfile.gettempdir()) / "kvtest-ports"
-    directory.mkdir(mode=0o777, exist_ok=True)
     # Random order: runs side by side would otherwise all walk the same taken ports.
     candidates = random.sample(range(_FIRST_PORT, _LAST_PORT), 400)
     for port in candidates:
         if port in _held:
             continue
-        lock = os.open(directory / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(_lock_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
         except OSError:
-            os.close(lock)
             continue
         if _is_bindable(port):
-            _held[port] = lock
+            _held.add(port)
             return port
-        os.close(lock)
+        fcntl.lockf(_lock_file(), fcntl.LOCK_UN, 1, port)
     raise RuntimeError(f"no free port among {len(candidates)} tried in {_FIRST_PORT}..{_LAST_PORT}")
 
 
 def free_ports(count: int) -> list[int]:
     """Return ``count`` different free ports."""
     return [free_port() for _ in range(count)]
+
+
+@functools.cache
+def _lock_file() -> int:
+    """Open for as long as this process lives: the first close would give up all its locks."""
+    path = Path(tempfile.gettempdir()) / "kvtest-ports.locks"
+    return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
 
 
 def _is_bindable(port: int) -> bool:
