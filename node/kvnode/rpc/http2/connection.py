@@ -202,6 +202,8 @@ class Connection:
         self.max_frame_bytes = MIN_MAX_FRAME_BYTES
         # What goes out.
         self._out: list[bytes] = []
+        #: Octets of answers among them: a turn's requests may ask for far more than the client reads.
+        self._out_bytes = 0
         self._is_dirty = False
         self._is_paused = False
         self._is_stalled = False
@@ -681,6 +683,7 @@ class Connection:
             size_bytes <= stream.send_window
             and size_bytes <= self.send_window
             and size_bytes <= self.max_frame_bytes
+            and self._out_bytes <= PORTION_BYTES
             and headers.is_settled
         ):
             self.send_head(stream, headers.next_head())
@@ -689,6 +692,7 @@ class Connection:
             self.finish(stream, headers.next_ok)
             return
         self.send_window -= size_bytes
+        self._out_bytes += size_bytes
         id_bytes = stream.id_bytes
         head, ok = headers.head, headers.ok
         self._out.append(
@@ -727,8 +731,10 @@ class Connection:
             and size_bytes <= stream.send_window
             and size_bytes <= self.send_window
             and size_bytes <= self.max_frame_bytes
+            and self._out_bytes <= PORTION_BYTES
             and not self._is_paused
         ):
+            self._out_bytes += size_bytes
             stream.send_window -= size_bytes
             self.send_window -= size_bytes
             self._has_sent_since_ping = True
@@ -821,6 +827,7 @@ class Connection:
 
     def _write(self, transport: Any) -> None:
         out = self._out
+        self._out_bytes = 0
         transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
         if self._is_paused and not self._is_stalled and transport.get_write_buffer_size() > STALLED_BYTES:

@@ -100,7 +100,8 @@ class Http2Server(Host):
             if self._tls is None:
                 self._tls = ReloadingContext(tls, protocols=_PROTOCOLS)
             context = self._tls.context
-            check = CertificateCheck(tls)
+            if tls.crl_file is not None or tls.allowed_hostnames:
+                check = CertificateCheck(tls)
 
         def connect() -> _UndecidedConnection:
             return _UndecidedConnection(self, check, self._http1_connection)
