@@ -172,8 +172,42 @@ def test_clients_are_let_in_by_host_name(
     assert put_as(member, other) is not grpc.StatusCode.OK
 
 
+@pytest.mark.parametrize(
+    ("flag", "version", "spoken"),
+    [("tls-max-version", "TLS1.2", "TLSv1.2"), ("tls-min-version", "TLS1.3", "TLSv1.3")],
+    ids=["at-most", "at-least"],
+)
+def test_a_member_speaks_only_the_chosen_versions_of_tls(
+    cluster: Callable[..., ClusterProcesses], authority: TestAuthority, flag: str, version: str, spoken: str
+) -> None:
+    files = authority.issue(f"{flag}-member")
+    member = cluster(1, is_started=False)[0]
+    member.flags |= {
+        "listen-client-urls": member.client_url.replace("http:", "https:"),
+        "cert-file": str(files.cert_file),
+        "key-file": str(files.key_file),
+        flag: version,
+    }
+    member.start()
+    port = int(member.client_url.rpartition(":")[2])
+    agreed: dict[str, str | None] = {}
+    for offered in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = ssl.create_default_context(cafile=str(files.ca_file))
+        context.minimum_version = context.maximum_version = offered
+        member.wait_listening()
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port)) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+            ):
+                agreed[offered.name] = secured.version()
+        except (ssl.SSLError, ConnectionError):
+            agreed[offered.name] = None
+    assert {version for version in agreed.values() if version} == {spoken}
+
+
 @pytest.mark.parametrize("flag", ["tls-max-version", "tls-min-version"])
-def test_what_grpc_cannot_check_is_refused_in_one_sentence(
+def test_what_the_reference_transport_cannot_check_is_refused_in_one_sentence(
     cluster: Callable[..., ClusterProcesses], authority: TestAuthority, flag: str
 ) -> None:
     files = authority.issue("refused")
@@ -182,6 +216,7 @@ def test_what_grpc_cannot_check_is_refused_in_one_sentence(
         "listen-client-urls": member.client_url.replace("http:", "https:"),
         "cert-file": str(files.cert_file),
         "key-file": str(files.key_file),
+        "rpc": "grpcio",
         flag: {"tls-min-version": "TLS1.3", "tls-max-version": "TLS1.2"}[flag],
     }
     member.start()
