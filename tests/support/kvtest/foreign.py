@@ -113,8 +113,8 @@ PROGRAMS = (
     ForeignProgram(
         name="java",
         sources="java",
-        build=[["mvn", "--batch-mode", "--quiet", "package"]],
-        run=["java", "-jar", "target/compat.jar"],
+        build=[["mvn", "--batch-mode", "--quiet", "compile", "dependency:copy-dependencies"]],
+        run=["java", "-XX:+UseSerialGC", "-cp", "target/classes:target/dependency/*", "compat.Checks"],
     ),
 )
 
