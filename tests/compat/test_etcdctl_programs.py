@@ -33,15 +33,15 @@ def test_etcdctl_refuses_to_begin_in_the_same_words(prepared: Sides, case: str) 
 
 
 @pytest.mark.parametrize(
-    ("options", "prefix", "count"),
+    ("options", "prefix"),
     [
-        pytest.param("--dest-prefix c/mirror/", "c/mirror/", 5, id="to-another-prefix"),
-        pytest.param("--no-dest-prefix", "key/", 5, id="without-prefix"),
-        pytest.param("--dest-prefix c/mirror/ --max-txn-ops 1", "c/mirror/", 5, id="one-operation-a-txn"),
-        pytest.param("--dest-prefix c/mirror/ --rev {rev_plus_5}", "c/mirror/", 4, id="from-a-revision"),
+        pytest.param("--dest-prefix c/mirror/", "c/mirror/", id="to-another-prefix"),
+        pytest.param("--no-dest-prefix", "key/", id="without-prefix"),
+        pytest.param("--dest-prefix c/mirror/ --max-txn-ops 1", "c/mirror/", id="one-operation-a-txn"),
+        pytest.param("--dest-prefix c/mirror/ --rev {rev_plus_5}", "c/mirror/", id="from-a-revision"),
     ],
 )
-def test_a_mirror_follows_alike(prepared: Sides, options: str, prefix: str, count: int) -> None:
+def test_a_mirror_follows_alike(prepared: Sides, options: str, prefix: str) -> None:
     def mirror(side: Side) -> list[str]:
         side.run("del key/ --prefix")
         side.note_revision()
@@ -49,10 +49,10 @@ def test_a_mirror_follows_alike(prepared: Sides, options: str, prefix: str, coun
             side.run(f"put c/from/key/{name} {value}")
 
         def has_followed() -> None:
-            """The last of what follows has reached the copy."""
+            """The last of what follows has reached the copy, and so has all before it."""
             wait_until(
-                lambda: len(side.run(f"get {prefix} --prefix --keys-only")[1].split()) == count,
-                what=f"{count} keys in the copy",
+                lambda: side.run(f"get {prefix} --prefix")[1].endswith(b"key/f\n8\n"),
+                what="the last change in the copy",
             )
 
         said = side.followed(

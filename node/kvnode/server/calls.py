@@ -2,8 +2,8 @@
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kvnode.pb.rpc_pb2 import LeaseTimeToLiveResponse
 from kvnode.server.errors import NotLeaderError, RequestTimeoutError
@@ -60,7 +60,11 @@ class LeaderCalls:
         try:
             renewed = [lease_id for lease_id, _ in batch]
             body = await ask_leader(
-                self._member, "lease_renew", _encode_numbers(renewed), may_ask_again=_has_no_effect
+                self._member,
+                "lease_renew",
+                _encode_numbers(renewed),
+                may_ask_again=_has_no_effect,
+                follows_leader=True,
             )
         except BaseException as error:
             for _, done in batch:
@@ -78,13 +82,22 @@ class LeaderCalls:
             KvError: No leader could be asked in time.
         """
         body = await ask_leader(
-            self._member, "lease_time_to_live", _TTL.pack(lease_id, keys), may_ask_again=_has_no_effect
+            self._member,
+            "lease_time_to_live",
+            _TTL.pack(lease_id, keys),
+            may_ask_again=_has_no_effect,
+            follows_leader=True,
         )
         return LeaseTimeToLiveResponse.FromString(body)
 
 
 async def ask_leader(
-    member: "Member", method: str, payload: bytes, *, may_ask_again: Callable[[KvError], bool]
+    member: "Member",
+    method: str,
+    payload: bytes,
+    *,
+    may_ask_again: Callable[[KvError], bool],
+    follows_leader: bool = False,
 ) -> bytes:
     """Return the leader's answer, this member's own if it leads; asks whoever leads until the timeout.
 
@@ -93,6 +106,7 @@ async def ask_leader(
         method: As in ``answer_call``.
         payload: Likewise.
         may_ask_again: Whether the call may be repeated after an error.
+        follows_leader: Ask the next leader as soon as there is one, although the one before may answer yet.
     Raises:
         KvError: The request's own error, or that no leader has answered in time.
     """
@@ -105,11 +119,39 @@ async def ask_leader(
             if member.is_leader:
                 return await answer_call(member, method, payload)
             if member.leader_id:
-                return await member.transport.call(member.leader_id, method, payload, left_s)
+                call = member.transport.call(member.leader_id, method, payload, left_s)
+                return await (_while_it_leads(member, call) if follows_leader else call)
         except KvError as error:
             if not may_ask_again(error):
                 raise
         await asyncio.sleep(min(RETRY_S, left_s))
+
+
+async def _while_it_leads(member: "Member", call: Coroutine[Any, Any, bytes]) -> bytes:
+    """The answer of the member that leads now.
+
+    One that stands still, or is cut off without a word, keeps its connection and answers nothing.
+
+    Raises:
+        KvError: The request's own error, or that the leader has changed.
+    """
+    loop = asyncio.get_running_loop()
+    asking = loop.create_task(call)
+    changed: asyncio.Future[None] = loop.create_future()
+
+    def leader_changed() -> None:
+        if not changed.done():
+            changed.set_result(None)
+
+    unsubscribe = member.on_leader_change(leader_changed)
+    try:
+        await asyncio.wait((asking, changed), return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise NotLeaderError
+        return asking.result()
+    finally:
+        unsubscribe()
+        asking.cancel()
 
 
 def _has_no_effect(error: KvError) -> bool:

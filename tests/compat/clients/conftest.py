@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kvtest.certificates import TestAuthority
 from kvtest.foreign import PROGRAMS, Talk
+from kvtest.ports import free_port
 from kvtest.processes import ClusterProcesses, MemberFiles, MemberProcess, wait_until
 from kvtest.programs import program
 
@@ -69,7 +70,7 @@ class Members:
 
     @property
     def greeting(self) -> dict[str, Any]:
-        return {"endpoints": self.main.endpoints}
+        return addresses(self.main)
 
     def answer(self, what: str) -> Any:
         """Do what a program asked for and return what it wants to know of it."""
@@ -90,6 +91,9 @@ class Members:
         directory = self._directory / name
         directory.mkdir(exist_ok=True)
         cluster = ClusterProcesses(directory, 3, command=command, flags=flags, tls=tls)
+        for member in cluster:
+            scheme = "https" if tls else "http"
+            member.flags["listen-client-http-urls"] = f"{scheme}://127.0.0.1:{free_port()}"
         self._clusters[name] = self._ends.enter_context(cluster)
         return cluster
 
@@ -107,7 +111,7 @@ class Members:
                     "key_file": str(root.key_file),
                 }
             cluster = self._start(name, flags=flags or {}, tls=server)
-            self._others[name] = {"endpoints": cluster.endpoints, **told}
+            self._others[name] = addresses(cluster) | told
         return self._others[name]
 
     def _kill_leader(self) -> str:
@@ -129,6 +133,14 @@ class Members:
         self._joining.kill()
         self.main.members.remove(self._joining)
         self._joining = None
+
+
+def addresses(cluster: ClusterProcesses) -> dict[str, Any]:
+    """Where its members serve gRPC, and where JSON."""
+    return {
+        "endpoints": cluster.endpoints,
+        "gateways": [member.flags["listen-client-http-urls"] for member in cluster],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +171,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             ],
         )
     metafunc.parametrize(names, cases, indirect=["session"], scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each session's tests one after the other: pytest would bring together the same check of all sides."""
+    sessions = [(foreign.name, side) for foreign in PROGRAMS for side in SIDES]
+    places = {
+        place: sessions.index(item.callspec.params["session"])
+        for place, item in enumerate(items)
+        if isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and "session" in item.callspec.params
+    }
+    ordered = [items[place] for place in sorted(places, key=lambda place: (places[place], place))]
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Programs on client libraries that nobody here wrote: how each is built, and a talk with one.
 
-A program lies with its lock file in ``tests/compat/<name>``.  It is copied to a cache outside
+A program lies with its lock file in a folder of ``tests/compat``.  It is copied to a cache outside
 the checkout (``COMPAT_DIR``, by default ``/var/tmp/kvcompat``) and built there once; its
 libraries come by the language's own package manager.  ``python -m kvtest.foreign`` builds
 whatever has changed.
@@ -39,12 +39,14 @@ class ForeignProgram:
     """One program and its library.
 
     Attributes:
-        name: Its folder's name, in the sources and in the cache.
+        name: Of its folder in the cache.
+        sources: The folder of its sources.
         build: Commands, run one after the other in the copy of the folder.
         run: The program itself, started in the same place.
     """
 
     name: str
+    sources: str
     build: Sequence[Sequence[str]]
     run: Sequence[str]
 
@@ -70,7 +72,7 @@ class ForeignProgram:
         if self.checks() is not None:
             return
         print(f"compat: building the {self.name} program", file=sys.stderr, flush=True)
-        shutil.copytree(_SOURCES / self.name, self.directory, dirs_exist_ok=True)
+        shutil.copytree(_SOURCES / self.sources, self.directory, dirs_exist_ok=True)
         for command in self.build:
             subprocess.run(command, cwd=self.directory, check=True, stdin=subprocess.DEVNULL)
         listed = subprocess.run(
@@ -81,13 +83,40 @@ class ForeignProgram:
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.build, self.run)).encode())
-        for path in sorted((_SOURCES / self.name).rglob("*")):
+        for path in sorted((_SOURCES / self.sources).rglob("*")):
             if path.is_file():
                 digest.update(f"{path.relative_to(_SOURCES)}\0".encode() + path.read_bytes())
         return digest.hexdigest()
 
 
-PROGRAMS = (ForeignProgram(name="go", build=[["go", "build", "-o", "compat", "."]], run=["./compat"]),)
+def _python(library: str) -> ForeignProgram:
+    """A Python program in an environment of its own: no two of these libraries share one process."""
+    install = ["venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    return ForeignProgram(
+        name=f"python-{library}",
+        sources="python",
+        build=[[sys.executable, "-m", "venv", "--clear", "venv"], [*install, "-r", f"{library}.txt"]],
+        run=["venv/bin/python", f"with_{library}.py"],
+    )
+
+
+PROGRAMS = (
+    ForeignProgram(name="go", sources="go", build=[["go", "build", "-o", "compat", "."]], run=["./compat"]),
+    _python("etcd3gw"),
+    _python("aetcd"),
+    ForeignProgram(
+        name="node",
+        sources="node",
+        build=[["npm", "ci", "--silent", "--no-audit", "--no-fund"]],
+        run=["node", "main.js"],
+    ),
+    ForeignProgram(
+        name="java",
+        sources="java",
+        build=[["mvn", "--batch-mode", "--quiet", "compile", "dependency:copy-dependencies"]],
+        run=["java", "-XX:+UseSerialGC", "-cp", "target/classes:target/dependency/*", "compat.Checks"],
+    ),
+)
 
 
 class Talk:

@@ -1,0 +1,11 @@
+'use strict';
+const { main } = require('./harness');
+require('./checks');
+
+main().then(
+  () => process.exit(0),
+  error => {
+    console.error(error);
+    process.exit(1);
+  },
+);
