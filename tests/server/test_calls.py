@@ -50,7 +50,8 @@ class FollowerOfASilentLeader:
 
 async def test_a_renewal_that_the_old_leader_does_not_answer_goes_to_the_next() -> None:
     member = FollowerOfASilentLeader()
-    renewal = LeaderCalls(cast(Any, member)).lease_renew(1)
+    renewal: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    LeaderCalls(cast(Any, member)).lease_renew(1, renewal.set_result)
     await member.elect()
     async with asyncio.timeout(10.0):
         assert await renewal == 7
