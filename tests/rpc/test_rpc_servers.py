@@ -192,6 +192,21 @@ async def test_unknown_methods_are_unimplemented_in_the_words_of_go() -> None:
         )
 
 
+async def test_a_client_may_compress_what_it_sends() -> None:
+    async with serving(unary=lambda request, call: call.reply(request)) as (_, client):
+        method = client.method(UNARY)
+        assert await method(b"x" * 5000, compression=grpc.Compression.Gzip) == b"x" * 5000
+
+
+@pytest.mark.parametrize("server_type", [Http2Server], ids=["http2"], indirect=True)
+async def test_another_compression_than_gzip_is_refused_in_the_words_of_go() -> None:
+    async with serving(unary=lambda request, call: call.reply(request)) as (_, client):
+        assert await failure(client.method(UNARY)(b"x" * 5000, compression=grpc.Compression.Deflate)) == (
+            grpc.StatusCode.UNIMPLEMENTED,
+            'grpc: Decompressor is not installed for grpc-encoding "deflate"',
+        )
+
+
 async def test_a_stream_carries_messages_both_ways_and_ends_with_its_handler() -> None:
     async def handler(call: StreamCall) -> None:
         async for request in call:

@@ -176,6 +176,8 @@ class Call(Stream):
             raise RpcError(StatusCode.INTERNAL, f"grpc: received unexpected payload format {flag}")
         if self._encoding in _IDENTITY:
             raise RpcError(StatusCode.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
+        if (refused := self._refuse_encoding()) is not None:
+            raise refused
         inflate = zlib.decompressobj(wbits=31)
         try:
             inflated = inflate.decompress(message, limit_bytes + 1)
