@@ -42,6 +42,7 @@ _FLAG_OF_FIELD = {
     "grpc_keepalive_min_time_s": "grpc-keepalive-min-time",
     "grpc_keepalive_interval_s": "grpc-keepalive-interval",
     "grpc_keepalive_timeout_s": "grpc-keepalive-timeout",
+    "grpc_max_connection_age_s": "grpc-max-connection-age",
     "watch_progress_notify_interval_s": "watch-progress-notify-interval",
     "compaction_sleep_interval_s": "compaction-sleep-interval",
     "auth_token_ttl_s": "auth-token-ttl",
@@ -131,6 +132,7 @@ class _Assembler:
                 grpc_keepalive_min_time_s=self._duration_s("grpc-keepalive-min-time"),
                 grpc_keepalive_interval_s=self._duration_s("grpc-keepalive-interval"),
                 grpc_keepalive_timeout_s=self._duration_s("grpc-keepalive-timeout"),
+                grpc_max_connection_age_s=self._duration_s("grpc-max-connection-age"),
                 watch_progress_notify_interval_s=self._duration_s("watch-progress-notify-interval"),
                 auth_token=self._read("auth-token", _auth_token),
                 # As etcd: 0 is the default.

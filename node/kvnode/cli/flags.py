@@ -107,6 +107,9 @@ _MEMBER = (
     _duration("grpc-keepalive-interval", "2h", "Time between pings to silent clients; 0: none."),
     _duration("grpc-keepalive-timeout", "20s", "Time until a client that does not answer a ping is cut off."),
     _duration(
+        "grpc-max-connection-age", "0s", "Clients are sent away to connect again after this; 0: never."
+    ),
+    _duration(
         "watch-progress-notify-interval", "10m", "Time between progress notifications of quiet watches."
     ),
     _used("enable-grpc-gateway", "true", "Serve the API as JSON under /v3/ too.", is_bool=True),

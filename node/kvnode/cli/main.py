@@ -12,7 +12,7 @@ from pathlib import Path
 from kvnode.cli.assemble import assemble
 from kvnode.cli.flags import CommandLine, FlagError, help_text, read_command_line
 from kvnode.server import logs
-from kvnode.server.config import NodeConfig
+from kvnode.server.config import NodeConfig, RpcTransport
 from kvnode.server.errors import ExitCode
 from kvnode.server.features import FEATURES, WITHOUT_EFFECT
 
@@ -49,11 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
-    # gRPC's core writes lines of its own to standard error, which are no JSON; errors are worth that.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    if config.client_tls is not None and config.client_tls.cipher_suites:
-        # Read when gRPC is first imported, and the only way to tell it.
-        os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(config.client_tls.cipher_suites)
+    if config.rpc is RpcTransport.GRPCIO:
+        _tell_grpcio(config)
 
     # Until the loop takes signals there is nothing to finish.  Without a handler a container's first
     # process would not even notice one, and be waited for in vain.
@@ -81,6 +78,14 @@ def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
         return _fail(failure.sentence, failure.exit_code, environment, is_logged=True)
     logger.info("stopped")
     return ExitCode.OK
+
+
+def _tell_grpcio(config: NodeConfig) -> None:
+    """Set what gRPC's core reads from its environment when it is first imported, and nowhere else."""
+    # It writes lines of its own to standard error, which are no JSON; errors are worth that.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if config.client_tls is not None and config.client_tls.cipher_suites:
+        os.environ["GRPC_SSL_CIPHER_SUITES"] = ":".join(config.client_tls.cipher_suites)
 
 
 def _fail(sentence: str, exit_code: int, environment: Mapping[str, str], *, is_logged: bool = False) -> int:

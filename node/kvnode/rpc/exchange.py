@@ -72,7 +72,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = ("_arrived", "_connection", "_is_complete", "_pieces", "_size", "has_begun", "headers",
-                 "method", "more_headers", "target")  # fmt: skip
+                 "method", "more_headers", "target", "wanted_bytes")  # fmt: skip
 
     def __init__(
         self, connection: Carrier, method: str, target: str, headers: Sequence[tuple[bytes, bytes]]
@@ -90,6 +90,8 @@ class Exchange:
         self._size = 0
         self._is_complete = False
         self._arrived: asyncio.Event | None = None
+        #: Bytes of the body that may wait to be read before the client must wait.
+        self.wanted_bytes = BUFFER_BYTES
 
     def header(self, name: bytes) -> str | None:
         """Return a header's first value; ``name`` is in lower case."""
@@ -128,9 +130,7 @@ class Exchange:
         while not self._pieces:
             if self._is_complete:
                 return b""
-            self._connection.invite_body()
-            self._arrived = asyncio.Event()
-            await self._arrived.wait()
+            await self._more()
         piece = self._pieces.popleft()
         self._size -= len(piece)
         self._connection.regulate()
@@ -145,14 +145,24 @@ class Exchange:
         announced = self.header(b"content-length")
         if announced is not None and int(announced) > limit:
             raise BodyTooLargeError(int(announced))
-        pieces = []
-        size = 0
-        while piece := await self.read():
-            pieces.append(piece)
-            size += len(piece)
-            if size > limit:
-                raise BodyTooLargeError(size)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        # The pieces wait here until all are there, so that whoever counts what is held counts them too.
+        self.wanted_bytes = limit
+        self._connection.regulate()
+        while self._size <= limit and not self._is_complete:
+            await self._more()
+        self.wanted_bytes = BUFFER_BYTES
+        if self._size > limit:
+            raise BodyTooLargeError(self._size)
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        self._connection.regulate()
+        return body
+
+    async def _more(self) -> None:
+        self._connection.invite_body()
+        self._arrived = asyncio.Event()
+        await self._arrived.wait()
 
     # The answer.
 

@@ -123,10 +123,11 @@ class HttpConnection(asyncio.Protocol):
 
     def regulate(self) -> None:
         """Let the client wait while more has come than is wanted."""
-        held = self._exchange.held_bytes if self._exchange is not None else 0
+        exchange = self._exchange
+        held = exchange.held_bytes if exchange is not None else 0
         if not self._is_switched:
             held += len(self._http.trailing_data[0])
-        wants_more = held <= BUFFER_BYTES
+        wants_more = held <= (exchange.wanted_bytes if exchange is not None else BUFFER_BYTES)
         if self._transport is not None and wants_more is not self._is_reading:
             self._is_reading = wants_more
             if wants_more:

@@ -320,6 +320,8 @@ class NodeConfig:
     grpc_keepalive_interval_s: float = 7200.0
     """Pings from this side on a silent connection; 0: none."""
     grpc_keepalive_timeout_s: float = 20.0
+    grpc_max_connection_age_s: float = 0.0
+    """Older connections are sent away, as soon as their calls have ended; 0: never.  Our own."""
     watch_progress_notify_interval_s: float = 600.0
     """How often a watcher that asked for it hears the revision when nothing happens."""
 
@@ -428,7 +430,12 @@ class NodeConfig:
             raise ConfigError(
                 "watch_progress_notify_interval_s", self.watch_progress_notify_interval_s, "at least 100ms"
             )
-        for name in ("grpc_keepalive_min_time_s", "grpc_keepalive_interval_s", "grpc_keepalive_timeout_s"):
+        for name in (
+            "grpc_keepalive_min_time_s",
+            "grpc_keepalive_interval_s",
+            "grpc_keepalive_timeout_s",
+            "grpc_max_connection_age_s",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(name, getattr(self, name), "0 or more")
 

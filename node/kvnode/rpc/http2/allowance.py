@@ -19,6 +19,10 @@ class Allowance:
     PER_SECOND: Final = 1000
     #: An answered request earns so many.
     PER_ANSWER: Final = 10
+    #: Data that need no waiting earn so many, and data that wait one for so many bytes: clients open their
+    #: windows again as they read.
+    PER_DATA_FRAME: Final = 4
+    BYTES_PER_FRAME: Final = 256
     #: A request that is taken back before its answer has cost more than a frame.
     RESET_COST: Final = 2
 

@@ -10,18 +10,19 @@ import gzip
 import logging
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes
 
 from kvnode.api.port import RpcError, StreamMethod, UnaryHandler, UnaryMethod
-from kvnode.rpc.http2.connection import Connection, Stream
 from kvnode.rpc.http2.header_blocks import literal
 from kvnode.rpc.http2.requests import RequestHead
+from kvnode.rpc.http2.stream import Stream
 from kvnode.rpc.stats import MethodStats, RpcStats
 from kvnode.status import KvError, StatusCode
 
 if TYPE_CHECKING:
+    from kvnode.rpc.http2.connection import Connection
     from kvnode.rpc.http2.deadlines import Deadlines
 
 __all__ = [
@@ -102,7 +103,7 @@ class StreamRoute:
 class Call(Stream):
     """What calls have in common."""
 
-    __slots__ = ("_buffer", "_deadline_s", "_encoding", "_peer", "is_cancelled", "is_over")
+    __slots__ = ("_buffer", "_deadline_s", "_encoding", "is_cancelled", "is_over")
 
     def __init__(self, connection: Connection, stream_id: int, head: RequestHead) -> None:
         super().__init__(connection, stream_id, head)
@@ -133,7 +134,7 @@ class Call(Stream):
         return max(0.0, self._deadline_s - self.connection.host.now_s())
 
     def _watch_deadline(self, deadlines: Deadlines) -> None:
-        if self.head.timeout_s is not None:
+        if self.head.timeout_s is not None and self._deadline_s is None:
             self._deadline_s = deadlines.add(self, self.head.timeout_s)
 
     def deadline_passed(self) -> None:
@@ -143,44 +144,55 @@ class Call(Stream):
             self._send_status(StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded")
             self.cancelled()
 
-    def _take_messages(self, data: bytes, start: int, stop: int) -> list[bytes]:
-        """Return the messages that are complete now.
+    def _take_messages(self, data: bytes, start: int, stop: int) -> Iterator[bytes]:
+        """Return the messages that are complete now, each with its prefix.
 
         Raises:
-            RpcError: What came can't be taken apart, or is too large.
+            RpcError: One is too large.
         """
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffer = bytearray()
         buffer += data[start:stop]
-        messages = []
         position = 0
         limit_bytes = self.connection.limits.max_message_bytes
-        while len(buffer) - position >= PREFIX_BYTES:
-            size_bytes = int.from_bytes(buffer[position + 1 : position + PREFIX_BYTES], "big")
-            if size_bytes > limit_bytes:
-                raise MessageTooLargeError(size_bytes, limit_bytes)
-            end = position + PREFIX_BYTES + size_bytes
-            if len(buffer) < end:
-                break
-            message = bytes(buffer[position + PREFIX_BYTES : end])
-            if buffer[position]:
-                message = self._decompressed(buffer[position], message, limit_bytes)
-            messages.append(message)
-            position = end
-        del buffer[:position]
-        return messages
+        try:
+            while len(buffer) - position >= PREFIX_BYTES:
+                size_bytes = int.from_bytes(buffer[position + 1 : position + PREFIX_BYTES], "big")
+                if size_bytes > limit_bytes:
+                    position = len(buffer)
+                    raise MessageTooLargeError(size_bytes, limit_bytes)
+                end = position + PREFIX_BYTES + size_bytes
+                if len(buffer) < end:
+                    # It may be larger than the window, and has to come in all the same.
+                    self.connection.invite(self, end - len(buffer))
+                    break
+                message = bytes(buffer[position:end])
+                position = end
+                yield message
+        finally:
+            del buffer[:position]
 
-    def _decompressed(self, flag: int, message: bytes, limit_bytes: int) -> bytes:
+    def _payload(self, message: bytes) -> bytes:
+        """Return what a message says.
+
+        Raises:
+            RpcError: It can't be read, or is too large.
+        """
+        flag = message[0]
+        if not flag:
+            return message[PREFIX_BYTES:]
         if flag != 1:
             raise RpcError(StatusCode.INTERNAL, f"grpc: received unexpected payload format {flag}")
         if self._encoding in _IDENTITY:
             raise RpcError(StatusCode.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
-        if (refused := self._refuse_encoding()) is not None:
+        refused = self._refuse_encoding()
+        if refused is not None:
             raise refused
+        limit_bytes = self.connection.limits.max_message_bytes
         inflate = zlib.decompressobj(wbits=31)
         try:
-            inflated = inflate.decompress(message, limit_bytes + 1)
+            inflated = inflate.decompress(message[PREFIX_BYTES:], limit_bytes + 1)
             if len(inflated) > limit_bytes:
                 raise MessageTooLargeError(len(inflated), limit_bytes)
             if not inflate.eof:
@@ -188,6 +200,10 @@ class Call(Stream):
         except zlib.error as error:
             raise RpcError(StatusCode.INTERNAL, f"grpc: failed to decompress the message: {error}") from error
         return inflated
+
+    @property
+    def _answers_gzip(self) -> bool:
+        return self._encoding == _GZIP and self.head.accepts_gzip
 
     def _refuse_encoding(self) -> RpcError | None:
         if self._encoding in _IDENTITY or self._encoding == _GZIP:
@@ -199,7 +215,7 @@ class Call(Stream):
 
     def _framed(self, payload: bytes) -> bytes:
         """Return a message with its prefix, compressed if the client compresses its own."""
-        if self._encoding == _GZIP:
+        if self._answers_gzip:
             payload = gzip.compress(payload, 1, mtime=0)
             return b"\1" + len(payload).to_bytes(4, "big") + payload
         return b"\0" + len(payload).to_bytes(4, "big") + payload
@@ -207,7 +223,7 @@ class Call(Stream):
     def _send_head(self) -> None:
         headers = self.connection.answer_headers
         block = headers.next_head()
-        if self._encoding == _GZIP:
+        if self._answers_gzip:
             block += literal(b"grpc-encoding", _GZIP)
         self.connection.send_head(self, block)
 
@@ -259,19 +275,18 @@ class UnaryStream(Call):
         ):
             self._serve(data[start + PREFIX_BYTES : stop])
             return
+        self._watch_deadline(self._route.host.deadlines)
         try:
-            messages = self._take_messages(data, start, stop)
+            for message in self._take_messages(data, start, stop):
+                payload = self._payload(message)
+                self._serve(payload)
+                return
         except RpcError as error:
             self._begin_stats()
             self.fail(error.code, error.message)
             return
-        if messages:
-            self._serve(messages[0])
-        elif is_last:
+        if is_last:
             self.receive_end()
-        else:
-            # The message is larger than the window: what is here is taken, so that the rest can come.
-            self.connection.give_back(self, stop - start)
 
     def receive_end(self) -> None:
         if not self._is_served and not self.is_over:
@@ -314,7 +329,7 @@ class UnaryStream(Call):
         connection = self.connection
         host = self._route.host
         host.stats.sent_bytes += len(payload)
-        if self._encoding != _GZIP:
+        if not self._encoding or not self._answers_gzip:
             connection.answer(self, payload)
         else:
             self._send_head()
@@ -367,12 +382,15 @@ class UnaryStream(Call):
 class MessageStream(Call):
     """A call with a stream on either side, served by a task."""
 
-    __slots__ = ("_has_ended", "_messages", "_readable", "_route", "_sizes", "_task", "_writable")
+    __slots__ = ("_has_ended", "_messages", "_readable", "_route", "_task", "_unreadable", "_writable")
 
     def __init__(self, connection: Connection, stream_id: int, head: RequestHead, route: StreamRoute) -> None:
         super().__init__(connection, stream_id, head)
         self._route = route
-        self._messages: deque[bytes | RpcError] = deque()
+        #: With their prefixes.
+        self._messages: deque[bytes] = deque()
+        #: What follows them is no message.
+        self._unreadable: RpcError | None = None
         self._has_ended = False
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -418,7 +436,7 @@ class MessageStream(Call):
 
     def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
         size = stop - start
-        if self.is_over:
+        if self.is_over or self._unreadable is not None:
             self.connection.give_back(self, size)
             return
         if (
@@ -428,18 +446,16 @@ class MessageStream(Call):
             and int.from_bytes(data[start + 1 : start + PREFIX_BYTES], "big") == size - PREFIX_BYTES
             and size <= self.connection.limits.max_message_bytes
         ):
-            self._messages.append(data[start + PREFIX_BYTES : stop])
+            self._messages.append(data[start:stop])
         else:
             try:
-                self._messages.extend(self._take_messages(data, start, stop))
+                for message in self._take_messages(data, start, stop):
+                    self._messages.append(message)
             except RpcError as error:
-                self._messages.append(error)
-                self._has_ended = True
-            if self._buffer:
-                # A message that is larger than the window has to come in all the same.
-                self.connection.give_back(self, min(size, len(self._buffer)))
+                self._unreadable = error
         if is_last:
             self._has_ended = True
+            self.connection.hold(self, size)
         self._wake()
 
     def receive_end(self) -> None:
@@ -448,7 +464,7 @@ class MessageStream(Call):
 
     def _wake(self) -> None:
         if self._task is None:
-            if self._messages or self._has_ended:
+            if self._messages or self._has_ended or self._unreadable is not None:
                 self._begin()
             return
         if self._readable is not None and not self._readable.done():
@@ -476,6 +492,8 @@ class MessageStream(Call):
     async def __anext__(self) -> bytes:
         messages = self._messages
         while not messages:
+            if self._unreadable is not None:
+                raise self._unreadable
             if self._has_ended:
                 raise StopAsyncIteration
             self._readable = self.connection.loop.create_future()
@@ -484,11 +502,11 @@ class MessageStream(Call):
             finally:
                 self._readable = None
         message = messages.popleft()
-        if isinstance(message, RpcError):
-            raise message
-        self._route.host.stats.received_bytes += len(message)
-        self.connection.give_back(self, len(message) + PREFIX_BYTES)
-        return message
+        self.connection.give_back(self, len(message))
+        # Not before it is asked for: a small message may be a large one, compressed.
+        payload = self._payload(message)
+        self._route.host.stats.received_bytes += len(payload)
+        return payload
 
     def _send(self, payload: bytes) -> None:
         self._route.host.stats.sent_bytes += len(payload)

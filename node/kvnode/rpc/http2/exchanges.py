@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from kvnode.rpc.exchange import BUFFER_BYTES, Exchange, Headers
-from kvnode.rpc.http2.connection import Connection, Stream
+from kvnode.rpc.http2.connection import Connection
 from kvnode.rpc.http2.frames import ErrorCode
 from kvnode.rpc.http2.header_blocks import literal
 from kvnode.rpc.http2.requests import RequestHead
+from kvnode.rpc.http2.stream import Stream
 
 __all__ = ["HttpStream"]
 
@@ -74,6 +75,8 @@ class HttpStream(Stream):
         if self._ends_behind_body:
             self.connection.give_back(self, stop - start)
         else:
+            if is_last:
+                self.connection.hold(self, stop - start)
             self._exchange.feed(data[start:stop])
             self.regulate()
         if is_last:
@@ -110,8 +113,10 @@ class HttpStream(Stream):
         """Clients of HTTP/2 have a window from the beginning."""
 
     def regulate(self) -> None:
-        if self._exchange.held_bytes <= BUFFER_BYTES:
-            self.connection.give_back(self, self.unread_bytes)
+        exchange = self._exchange
+        self.connection.give_back(self, self.unread_bytes - exchange.held_bytes)
+        if exchange.wanted_bytes > BUFFER_BYTES:
+            self.connection.invite(self, exchange.wanted_bytes - exchange.held_bytes)
 
     def send(self, status: int, headers: list[tuple[str, str]], body: bytes, *, is_whole: bool) -> None:
         status_text = b"%d" % status
@@ -136,3 +141,4 @@ class HttpStream(Stream):
 
     def close(self) -> None:
         self.connection.abandon(self, ErrorCode.CANCEL)
+        self._task.cancel()

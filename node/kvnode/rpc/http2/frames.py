@@ -18,6 +18,8 @@ __all__ = [
     "MIN_MAX_FRAME_BYTES",
     "PADDED",
     "PING",
+    "PING_OF_GOAWAY",
+    "PING_OF_KEEPALIVE",
     "PREFACE",
     "PRIORITY",
     "PRIORITY_FIELDS",
@@ -54,6 +56,10 @@ ACK: Final = 0x1
 END_HEADERS: Final = 0x4
 PADDED: Final = 0x8
 PRIORITY_FIELDS: Final = 0x20
+
+#: What this side's pings carry, by what they are for.
+PING_OF_GOAWAY: Final = b"goodbye!"
+PING_OF_KEEPALIVE: Final = b"kvalive?"
 
 #: Length in two parts, type, flags, stream.
 FRAME_HEAD: Final = struct.Struct(">BHBBL")

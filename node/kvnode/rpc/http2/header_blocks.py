@@ -137,7 +137,7 @@ class BlockCache(Generic[ValueT]):
     """What blocks stood for, until the table changes."""
 
     #: Blocks that are remembered; a client sends a handful.
-    LIMIT_COUNT: Final = 128
+    LIMIT_COUNT: Final = 64
     #: A longer block is not remembered.
     LIMIT_BYTES: Final = 512
 
@@ -177,6 +177,12 @@ def _integer(block: bytes, position: int, value: int) -> tuple[int, int]:
             raise _unreadable("an integer beyond all bounds")
 
 
+#: Texts that came lately: paths, tokens, and time limits, which are new entries with each request.
+_decoded: dict[bytes, bytes] = {}
+_DECODED_LIMIT_COUNT: Final = 4096
+_DECODED_LIMIT_BYTES: Final = 128
+
+
 def _text(block: bytes, position: int) -> tuple[bytes, int]:
     octet = block[position]
     size_bytes = octet & 0x7F
@@ -187,7 +193,16 @@ def _text(block: bytes, position: int) -> tuple[bytes, int]:
     if stop > len(block):
         raise _unreadable("a text that is cut off")
     text = block[position:stop]
-    return (decode_huffman(text) if octet >= 0x80 else text), stop
+    if octet < 0x80:
+        return text, stop
+    decoded = _decoded.get(text)
+    if decoded is None:
+        decoded = decode_huffman(text)
+        if size_bytes <= _DECODED_LIMIT_BYTES:
+            if len(_decoded) >= _DECODED_LIMIT_COUNT:
+                _decoded.clear()
+            _decoded[text] = decoded
+    return decoded, stop
 
 
 def _unreadable(reason: str) -> Http2ConnectionError:
@@ -200,10 +215,20 @@ def literal(name: bytes, value: bytes) -> bytes:
 
 
 def _length(size_bytes: int) -> bytes:
-    if size_bytes < 0x7F:
-        return bytes((size_bytes,))
-    octets = bytearray(b"\x7f")
-    rest = size_bytes - 0x7F
+    return _prefixed(0, 0x7F, size_bytes)
+
+
+def _size_update(table_bytes: int) -> bytes:
+    """Return what says how large the table is from now on (RFC 7541 section 6.3)."""
+    return _prefixed(0x20, 0x1F, table_bytes)
+
+
+def _prefixed(pattern: int, mask: int, value: int) -> bytes:
+    """Return an integer in the octets that begin with a pattern (RFC 7541 section 5.1)."""
+    if value < mask:
+        return bytes((pattern | value,))
+    octets = bytearray((pattern | mask,))
+    rest = value - mask
     while rest >= 0x80:
         octets.append(rest & 0x7F | 0x80)
         rest >>= 7
@@ -226,8 +251,6 @@ _SECOND: Final = b"\xbf"
 _TABLE_BYTES: Final = (
     len(b"content-type") + len(_GRPC) + len(_GRPC_STATUS) + len(b"0") + 2 * ENTRY_OVERHEAD_BYTES
 )
-#: A table of no size (RFC 7541 section 6.3).
-_NO_TABLE: Final = b"\x20"
 
 
 class AnswerHeaders:
@@ -236,10 +259,11 @@ class AnswerHeaders:
     Blocks have to be sent in the order in which they are asked for.
     """
 
-    __slots__ = ("_entries", "_has_table", "_prefix", "head", "is_settled", "ok")
+    __slots__ = ("_entries", "_prefix", "_table_bytes", "head", "is_settled", "ok")
 
     def __init__(self) -> None:
-        self._has_table = True
+        #: The smallest table that the client has asked for.
+        self._table_bytes = DEFAULT_TABLE_BYTES
         self._entries = 0
         #: What has to stand in front of the next block, whatever that is.
         self._prefix = b""
@@ -250,30 +274,45 @@ class AnswerHeaders:
 
     def resize(self, table_bytes: int) -> None:
         """The client has said how large a table it keeps."""
-        if self._has_table and table_bytes < _TABLE_BYTES:
-            # It drops the entries, and wants to hear that no more will come (RFC 7541 section 4.2).
-            self._has_table = self.is_settled = False
-            self._prefix = _NO_TABLE
+        if table_bytes < self._table_bytes:
+            # It wants to hear that this side knows (RFC 9113 section 4.3.1).  What is larger is not used.
+            self._table_bytes = table_bytes
+            self._prefix = _size_update(table_bytes)
+            self.is_settled = False
+            if table_bytes < _TABLE_BYTES:
+                self._entries = 0
 
     def next_head(self) -> bytes:
         """Return the block of status 200 with gRPC's content type."""
-        if not self._has_table:
-            return self._settled_plainly(_STATUS_200 + _PLAIN_CONTENT_TYPE)
-        if self._entries == 0:
+        if self._table_bytes < _TABLE_BYTES:
+            block = _STATUS_200 + _PLAIN_CONTENT_TYPE
+        elif self._entries == 0:
             self._entries = 1
-            return self.plain(_STATUS_200 + _NEW_CONTENT_TYPE)
-        return self.plain(_STATUS_200 + (_FIRST if self._entries == 1 else _SECOND))
+            block = _STATUS_200 + _NEW_CONTENT_TYPE
+        else:
+            block = _STATUS_200 + (_FIRST if self._entries == 1 else _SECOND)
+        block = self.plain(block)
+        self._settle()
+        return block
 
     def next_ok(self) -> bytes:
         """Return the trailers of a call that went well."""
-        if not self._has_table:
-            return self._settled_plainly(_PLAIN_OK)
-        if self._entries == 1:
+        if self._table_bytes < _TABLE_BYTES or self._entries == 0:
+            block = _PLAIN_OK
+        elif self._entries == 1:
             self._entries = 2
-            self.is_settled = True
-            self.head, self.ok = _STATUS_200 + _SECOND, _FIRST
-            return self.plain(_NEW_OK)
-        return self.plain(_FIRST if self._entries == 2 else _PLAIN_OK)
+            block = _NEW_OK
+        else:
+            block = _FIRST
+        block = self.plain(block)
+        self._settle()
+        return block
+
+    def _settle(self) -> None:
+        if self._table_bytes < _TABLE_BYTES:
+            self.head, self.ok, self.is_settled = _STATUS_200 + _PLAIN_CONTENT_TYPE, _PLAIN_OK, True
+        elif self._entries == 2:
+            self.head, self.ok, self.is_settled = _STATUS_200 + _SECOND, _FIRST, True
 
     def plain(self, block: bytes) -> bytes:
         """Return a block made of literals, with what has to stand in front of it."""
@@ -281,8 +320,3 @@ class AnswerHeaders:
             return block
         block, self._prefix = self._prefix + block, b""
         return block
-
-    def _settled_plainly(self, block: bytes) -> bytes:
-        self.is_settled = True
-        self.head, self.ok = _STATUS_200 + _PLAIN_CONTENT_TYPE, _PLAIN_OK
-        return self.plain(block)

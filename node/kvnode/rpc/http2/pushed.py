@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from kvnode.api.port import RpcError, StreamMethod
 from kvnode.rpc.http2.calls import PREFIX_BYTES, Call, CallHost
-from kvnode.rpc.http2.connection import Connection
 from kvnode.rpc.http2.requests import RequestHead
 from kvnode.rpc.stats import MethodStats
 from kvnode.status import KvError, StatusCode
 
 if TYPE_CHECKING:
     from kvnode.api.pushed import PushHandler, Receiver
+    from kvnode.rpc.http2.connection import Connection
 
 __all__ = ["PushRoute", "PushStream"]
 
@@ -35,7 +35,7 @@ class PushRoute:
 class PushStream(Call):
     """One stream; the receiver's ``PushedCall``."""
 
-    __slots__ = ("_owed_bytes", "_receiver", "_route")
+    __slots__ = ("_is_unreadable", "_owed_bytes", "_receiver", "_route")
 
     def __init__(self, connection: Connection, stream_id: int, head: RequestHead, route: PushRoute) -> None:
         super().__init__(connection, stream_id, head)
@@ -43,6 +43,7 @@ class PushStream(Call):
         self._receiver: Receiver | None = None
         #: Taken, but given back to the client only once it has read the answers.
         self._owed_bytes = 0
+        self._is_unreadable = False
 
     def opened(self) -> None:
         route = self._route
@@ -64,7 +65,7 @@ class PushStream(Call):
     def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
         size = stop - start
         receiver = self._receiver
-        if self.is_over or receiver is None:
+        if self.is_over or self._is_unreadable or receiver is None:
             self.connection.give_back(self, size)
             return
         try:
@@ -79,20 +80,21 @@ class PushStream(Call):
                 receiver.message(data[start + PREFIX_BYTES : stop])
             else:
                 for message in self._take_messages(data, start, stop):
-                    self._route.host.stats.received_bytes += len(message)
-                    receiver.message(message)
-                if self._buffer:
-                    # A message that is larger than the window has to come in all the same.
-                    self.connection.give_back(self, min(size, len(self._buffer)))
+                    payload = self._payload(message)
+                    # The receiver knows only how large it is without compression.
+                    self.connection.give_back(self, max(0, len(message) - PREFIX_BYTES - len(payload)))
+                    self._route.host.stats.received_bytes += len(payload)
+                    receiver.message(payload)
             if is_last:
                 receiver.ended()
         except RpcError as error:
+            self._is_unreadable = True
             receiver.unreadable(error)
         except Exception as error:
             self._broken(error)
 
     def receive_end(self) -> None:
-        if self._receiver is not None and not self.is_over:
+        if self._receiver is not None and not self.is_over and not self._is_unreadable:
             self._receiver.ended()
 
     def cancelled(self) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import os
 import random
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, UnaryMethod
@@ -18,13 +23,15 @@ from kvnode.rpc.http2.calls import (
     UnaryRoute,
     UnaryStream,
 )
-from kvnode.rpc.http2.connection import Connection, Host, Stream
+from kvnode.rpc.http2.connection import Connection
 from kvnode.rpc.http2.deadlines import Deadlines
 from kvnode.rpc.http2.exchanges import HttpStream
 from kvnode.rpc.http2.frames import PREFACE
+from kvnode.rpc.http2.outgoing import Outgoing
 from kvnode.rpc.http2.pushed import PushRoute, PushStream
 from kvnode.rpc.http2.requests import RequestHead
 from kvnode.rpc.http2.settings import Limits
+from kvnode.rpc.http2.stream import Host, Stream
 from kvnode.rpc.listen import ListenError
 from kvnode.rpc.stats import RpcStats
 from kvnode.server.config import NodeConfig, Url
@@ -34,14 +41,17 @@ from kvnode.status import StatusCode
 
 __all__ = ["Http2Server"]
 
-#: A client that asks for more when so much is held back for slow readers is sent elsewhere.
-_BUSY: Final = "etcdserver: too many requests"
+logger = logging.getLogger(__name__)
+
 #: How often connections are looked after: silent ones, old ones.
 LOOK_AFTER_S: Final = 1.0
 #: Two protocols that a client may choose in the TLS handshake (RFC 7301).
 _PROTOCOLS: Final = ("h2", "http/1.1")
 #: Etcd's default: as many streams as there are numbers; here a bound that no client of today reaches.
 _MAX_STREAMS: Final = 10_000
+#: When a client that has fallen silent is asked by TCP whether it is there, how often, and how many times in
+#: vain (Go's numbers, and so etcd's): a watcher that lost its power is noticed in minutes, not hours.
+_TCP_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 9))
 
 
 class Http2Server(Host):
@@ -58,6 +68,7 @@ class Http2Server(Host):
         loop = asyncio.get_running_loop()
         self.stats = RpcStats()
         self.limits = _limits(config)
+        #: Half-sent requests and waiting answers of all connections.
         self.held_bytes = 0
         self._config = config
         self._loop = loop
@@ -75,7 +86,7 @@ class Http2Server(Host):
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._undecided: set[_UndecidedConnection] = set()
-        self._dirty: list[Connection] = []
+        self._dirty: list[Outgoing] = []
         self._tls: ReloadingContext | None = None
         self._is_started = False
         self._is_stopping = False
@@ -122,6 +133,8 @@ class Http2Server(Host):
                 )
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error
+        if not url.is_unix:
+            _keep_alive(server)
         self._listeners.append(server)
         return 0 if url.is_unix else int(server.sockets[0].getsockname()[1])
 
@@ -189,7 +202,7 @@ class Http2Server(Host):
         if self._idle is not None and not self._connections:
             self._idle.set()
 
-    def flush_later(self, connection: Connection) -> None:
+    def flush_later(self, connection: Outgoing) -> None:
         dirty = self._dirty
         if not dirty:
             self._loop.call_soon(self._flush)
@@ -198,24 +211,63 @@ class Http2Server(Host):
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception:
+                # The others have their answers to send all the same.
+                logger.exception("a connection failed")
+                connection.cut()
+
+    def weigh(self, connection: Outgoing, change_bytes: int) -> None:
+        self.held_bytes += change_bytes
+        if change_bytes > 0 and self.held_bytes > self.limits.held_bytes:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        """Cut off who makes this member hold most, until the rest is bearable.
+
+        Not for the sake of a single answer: one that is larger than all that may be held is let through.
+        """
+        while self._connections:
+            heaviest = max(self._connections, key=_weight_bytes)
+            excess_bytes = sum(map(_weight_bytes, self._connections)) - self.limits.held_bytes
+            largest_bytes = max((stream.held_bytes for stream in heaviest.streams.values()), default=0)
+            if excess_bytes <= largest_bytes:
+                return
+            logger.warning(
+                "a client that takes or sends too slowly is cut off",
+                extra={
+                    "peer": heaviest.peer,
+                    "held_bytes": heaviest.held_bytes,
+                    "streams": len(heaviest.streams),
+                },
+            )
+            heaviest.cut()
+            self._connections.discard(heaviest)
 
     def _look_after(self) -> None:
         self._care = self._loop.call_later(LOOK_AFTER_S * (0.9 + 0.2 * random.random()), self._look_after)
         now_s = self._loop.time()
         for connection in list(self._connections):
             connection.look_after(now_s)
+        for undecided in list(self._undecided):
+            undecided.look_after(now_s)
+        if sum(map(_weight_bytes, self._connections)) > self.limits.held_bytes:
+            self._relieve()
 
     # Streams.
 
     def open_stream(self, connection: Connection, stream_id: int, head: RequestHead) -> Stream:
-        if not head.is_grpc:
-            return HttpStream(connection, stream_id, head, self._serve_http)
         refusal = connection.refusal
         if refusal is not None and (why := refusal()):
-            return RefusedStream(connection, stream_id, head, StatusCode.UNAUTHENTICATED, why)
-        if self.held_bytes > self.limits.held_bytes:
-            return RefusedStream(connection, stream_id, head, StatusCode.RESOURCE_EXHAUSTED, _BUSY)
+            logger.warning("rejected call on client endpoint", extra={"error": why})
+            if head.is_grpc:
+                return RefusedStream(connection, stream_id, head, StatusCode.UNAUTHENTICATED, why)
+            return HttpStream(connection, stream_id, head, partial(_forbid_http, why))
+        if not head.is_grpc:
+            if head.fault:
+                return RefusedStream(connection, stream_id, head, StatusCode.INTERNAL, head.fault)
+            return HttpStream(connection, stream_id, head, self._serve_http)
         unary = self._unary.get(head.path)
         if unary is not None:
             return UnaryStream(connection, stream_id, head, unary)
@@ -251,6 +303,7 @@ class _UndecidedConnection(asyncio.Protocol):
         self._http1_connection = http1_connection
         self._transport: Any = None
         self._data = b""
+        self._since_s = server.now_s()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -268,6 +321,11 @@ class _UndecidedConnection(asyncio.Protocol):
         """Hang up."""
         if self._transport is not None:
             self._transport.close()
+
+    def look_after(self, now_s: float) -> None:
+        """Hang up on a client that says nothing for too long."""
+        if now_s - self._since_s > self._server.limits.undecided_timeout_s:
+            self.close()
 
     def decide(self) -> None:
         """Hand the connection on, if enough is known."""
@@ -307,7 +365,8 @@ class _UndecidedConnection(asyncio.Protocol):
         check = self._check
         if check is not None:
             # Asked with every call: a certificate may be revoked while its connection lasts.
-            connection.refusal = lambda: check.refusal(transport.get_extra_info("peercert"))
+            certificate = transport.get_extra_info("peercert")
+            connection.refusal = lambda: check.refusal(certificate)
         return connection
 
 
@@ -318,7 +377,25 @@ def _limits(config: NodeConfig) -> Limits:
         ping_min_interval_s=config.grpc_keepalive_min_time_s,
         keepalive_interval_s=config.grpc_keepalive_interval_s,
         keepalive_timeout_s=config.grpc_keepalive_timeout_s,
+        max_age_s=config.grpc_max_connection_age_s,
     )
+
+
+def _weight_bytes(connection: Connection) -> int:
+    return connection.held_bytes + len(connection.streams) * connection.limits.stream_bytes
+
+
+def _keep_alive(server: asyncio.Server) -> None:
+    """Have the kernel ask silent clients whether they are there; what is accepted inherits this."""
+    for listening in server.sockets:
+        with contextlib.closing(socket.socket(fileno=os.dup(listening.fileno()))) as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _TCP_KEEPALIVE:
+                own.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def _forbid_http(why: str, exchange: Exchange) -> None:
+    exchange.respond(403, f"{why}\n".encode(), "text/plain; charset=utf-8")
 
 
 async def _refuse_http(exchange: Exchange) -> None:

@@ -21,12 +21,16 @@ class Limits:
     write_buffer_bytes: int = 128 * 1024
     """What waits for a slow reader before answers are held back."""
     held_bytes: int = 256 * 2**20
-    """Answers of all connections that may be held back; new requests are refused beyond."""
+    """Half-sent requests and waiting answers of all connections: beyond, the one that has most is cut off."""
+    stream_bytes: int = 1024
+    """What a stream counts for in that, beside its data."""
     ping_min_interval_s: float = 5.0
     """A client that pings more often while nothing is sent gets strikes."""
     max_ping_strikes: int = 2
     keepalive_interval_s: float = 7200.0
     """This side pings a connection that is silent for so long; 0: never."""
     keepalive_timeout_s: float = 20.0
+    undecided_timeout_s: float = 120.0
+    """Until then a connection has to say which protocol it speaks (grpc-go's number)."""
     max_age_s: float = 0.0
     """A connection is sent away after this time, give or take a tenth; 0: never."""
