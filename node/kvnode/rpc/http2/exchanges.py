@@ -28,7 +28,7 @@ PENDING_BYTES: Final = 64 * 1024
 class HttpStream(Stream):
     """One request, served by a coroutine; the exchange's carrier."""
 
-    __slots__ = ("_ends_behind_body", "_exchange", "_task", "_writable")
+    __slots__ = ("_ends_behind_body", "_exchange", "_task", "_unwanted_bytes", "_writable")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class HttpStream(Stream):
         self._writable: asyncio.Future[None] | None = None
         #: The answer is complete, and ends as soon as the request does.
         self._ends_behind_body = False
+        self._unwanted_bytes = 0
         headers = list(head.fields)
         if head.authority and not any(name == b"host" for name, _ in headers):
             headers.append((b"host", head.authority))
@@ -60,11 +61,10 @@ class HttpStream(Stream):
         if not exchange.has_begun:
             exchange.respond(500, b"Internal Server Error\n", "text/plain; charset=utf-8")
         elif self.ends_with is None and not self._ends_behind_body:
-            self._finish()
+            self.connection.finish(self, bytes)
 
     def _finish(self) -> None:
-        announced = self.head.content_length
-        if self.is_remote_closed or announced is None or announced > SMALL_BODY_BYTES:
+        if self.is_remote_closed or (self.head.content_length or 0) > SMALL_BODY_BYTES:
             self.connection.finish(self, bytes)
         else:
             self._ends_behind_body = True
@@ -73,6 +73,10 @@ class HttpStream(Stream):
 
     def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
         if self._ends_behind_body:
+            self._unwanted_bytes += stop - start
+            if self._unwanted_bytes > SMALL_BODY_BYTES and not is_last:
+                self.connection.finish(self, bytes)
+                return
             self.connection.give_back(self, stop - start)
         else:
             if is_last:
