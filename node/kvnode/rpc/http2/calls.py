@@ -135,7 +135,8 @@ class Call(Stream):
 
     def _watch_deadline(self, deadlines: Deadlines) -> None:
         if self.head.timeout_s is not None and self._deadline_s is None:
-            self._deadline_s = deadlines.add(self, self.head.timeout_s)
+            self._deadline_s = self.connection.host.now_s() + self.head.timeout_s
+            deadlines.add(self, self._deadline_s)
 
     def deadline_passed(self) -> None:
         """The client has given up by now."""
@@ -307,8 +308,9 @@ class UnaryStream(Call):
         self._request_bytes = len(payload)
         self._begun_s = host.now_s()
         head = self.head
-        if head.timeout_s is not None:
-            self._watch_deadline(host.deadlines)
+        is_watched = self._deadline_s is not None
+        if head.timeout_s is not None and not is_watched:
+            self._deadline_s = self._begun_s + head.timeout_s
         if head.encoding:
             refused = self._refuse_encoding()
             if refused is not None:
@@ -319,6 +321,8 @@ class UnaryStream(Call):
         except Exception as error:
             logger.exception("request failed", extra={"method": route.path})
             self.fail(StatusCode.UNKNOWN, str(error))
+        if self._deadline_s is not None and not is_watched and not self.is_over:
+            host.deadlines.add(self, self._deadline_s)
 
     # The port.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Protocol
 
@@ -36,15 +36,13 @@ class Deadlines:
         self._timer_s = 0.0
         self._limit = 1024
 
-    def add(self, waiting: Waiting, timeout_s: float) -> float:
-        """Watch over a call; returns its deadline by the event loop's clock."""
-        deadline_s = self._loop.time() + timeout_s
+    def add(self, waiting: Waiting, deadline_s: float) -> None:
+        """Watch over a call until a time by the event loop's clock."""
         heappush(self._heap, (deadline_s, next(self._order), waiting))
         if len(self._heap) > self._limit:
             self._tidy()
         if self._timer is None or deadline_s < self._timer_s:
             self._arm(deadline_s)
-        return deadline_s
 
     def close(self) -> None:
         """Forget everything."""
@@ -54,7 +52,8 @@ class Deadlines:
             self._timer = None
 
     def _tidy(self) -> None:
-        self._heap = sorted(entry for entry in self._heap if not entry[2].is_over)
+        self._heap = [entry for entry in self._heap if not entry[2].is_over]
+        heapify(self._heap)
         self._limit = max(1024, 2 * len(self._heap))
 
     def _arm(self, deadline_s: float) -> None:

@@ -31,6 +31,7 @@ ENTRY_OVERHEAD_BYTES: Final = 32
 
 _STATIC: Final[tuple[Field, ...]] = HeaderTable.STATIC_TABLE
 _STATIC_COUNT: Final = len(_STATIC)
+_LARGEST_STATIC_BYTES: Final = max(len(name) + len(value) for name, value in _STATIC)
 
 
 class BlockReader:
@@ -43,6 +44,8 @@ class BlockReader:
         self._table: deque[Field] = deque()
         self._table_bytes = 0
         self._max_table_bytes = DEFAULT_TABLE_BYTES
+        #: Size of the largest entry that ever was in it.
+        self._largest_bytes = _LARGEST_STATIC_BYTES
         #: Counts what changed the table: blocks read before mean something else now.
         self.changes = 0
 
@@ -54,7 +57,6 @@ class BlockReader:
         """
         fields: list[Field] = []
         position, end = 0, len(block)
-        size_bytes = 0
         table = self._table
         try:
             while position < end:
@@ -65,31 +67,33 @@ class BlockReader:
                     if index == 0x7F:
                         index, position = _integer(block, position, 0x7F)
                     if index > _STATIC_COUNT:
-                        field = table[index - _STATIC_COUNT - 1]
+                        fields.append(table[index - _STATIC_COUNT - 1])
                     elif index:
-                        field = _STATIC[index - 1]
+                        fields.append(_STATIC[index - 1])
                     else:
                         raise _unreadable("a field with index 0")
                 elif octet >= 0x40:
                     field, position = self._literal(block, position, 0x3F)
                     self._insert(field)
+                    fields.append(field)
                 elif octet >= 0x20:
                     if fields:
                         raise _unreadable("a change of the table's size behind a field")
                     position = self._resize(block, position)
-                    continue
                 else:
                     field, position = self._literal(block, position, 0x0F)
-                fields.append(field)
-                size_bytes += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD_BYTES
-                if size_bytes > self._limit_bytes:
-                    raise Http2ConnectionError(
-                        ErrorCode.ENHANCE_YOUR_CALM, f"a header list larger than {self._limit_bytes} bytes"
-                    )
+                    fields.append(field)
         except IndexError as error:
             raise _unreadable("a field that is cut off, or an index without entry") from error
         except HPACKError as error:
             raise _unreadable("a text that is no Huffman code") from error
+        # Most need no counting: their fields are entries, or literals of eight octets in five at most.
+        if len(fields) * (self._largest_bytes + ENTRY_OVERHEAD_BYTES) + 2 * end > self._limit_bytes:
+            size_bytes = sum(len(name) + len(value) + ENTRY_OVERHEAD_BYTES for name, value in fields)
+            if size_bytes > self._limit_bytes:
+                raise Http2ConnectionError(
+                    ErrorCode.ENHANCE_YOUR_CALM, f"a header list larger than {self._limit_bytes} bytes"
+                )
         return fields
 
     def _literal(self, block: bytes, position: int, mask: int) -> tuple[Field, int]:
@@ -109,10 +113,13 @@ class BlockReader:
     def _insert(self, field: Field) -> None:
         self.changes += 1
         size_bytes = len(field[0]) + len(field[1]) + ENTRY_OVERHEAD_BYTES
-        self._evict(self._max_table_bytes - size_bytes)
+        if self._table_bytes + size_bytes > self._max_table_bytes:
+            self._evict(self._max_table_bytes - size_bytes)
         if size_bytes <= self._max_table_bytes:
             self._table.appendleft(field)
             self._table_bytes += size_bytes
+            if size_bytes > self._largest_bytes:
+                self._largest_bytes = size_bytes
 
     def _evict(self, target_bytes: int) -> None:
         table = self._table

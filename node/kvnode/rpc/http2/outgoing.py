@@ -290,6 +290,12 @@ class Outgoing:
         while self._ready and not self._is_paused and self.send_window > 0:
             self._pump()
             self._write(transport)
+        if self._is_paused and not self._is_stalled:
+            waiting_bytes = self.held_bytes + transport.get_write_buffer_size()
+            if waiting_bytes > STALLED_BYTES:
+                # Nothing that it sends can help: it has to read first.
+                self._is_stalled = True
+                transport.pause_reading()
         if self.held_bytes != self._weighed_bytes:
             self._weigh()
         if self._is_draining and not self.streams:
@@ -307,10 +313,6 @@ class Outgoing:
         self._out_bytes = 0
         transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
-        if self._is_paused and not self._is_stalled and transport.get_write_buffer_size() > STALLED_BYTES:
-            # Nothing that it sends can help: it has to read first.
-            self._is_stalled = True
-            transport.pause_reading()
 
     def _pump(self) -> None:
         """Move a portion of what waits to the way out, a frame of each stream in turn."""

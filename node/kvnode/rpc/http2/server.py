@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
@@ -152,7 +151,7 @@ class Http2Server(Host):
         self._is_started = True
         for connection in list(self._undecided):
             connection.decide()
-        self._care = self._loop.call_later(LOOK_AFTER_S, self._look_after)
+        self._take_care()
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, let running ones end for ``grace_s`` seconds, then cut them."""
@@ -245,9 +244,13 @@ class Http2Server(Host):
             heaviest.cut()
             self._connections.discard(heaviest)
 
-    def _look_after(self) -> None:
-        self._care = self._loop.call_later(LOOK_AFTER_S * (0.9 + 0.2 * random.random()), self._look_after)
-        now_s = self._loop.time()
+    def _take_care(self) -> None:
+        self._care = self._loop.call_later(LOOK_AFTER_S, self._take_care)
+        self.look_after()
+
+    def look_after(self) -> None:
+        """Look at every connection: some are silent, some are old, some cost too much."""
+        now_s = self.now_s()
         for connection in list(self._connections):
             connection.look_after(now_s)
         for undecided in list(self._undecided):
