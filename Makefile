@@ -27,9 +27,10 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-compat: $(VENV)/.installed ## clients of etcd in several languages, on etcd and on kvnode; they are built first
+compat: $(VENV)/.installed ## others' clients of etcd, on etcd and on kvnode, and tools for HTTP/2; they are built first
 	tests/kube/kube build etcd
 	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.foreign
+	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.http2_tools
 	$(BIN)/python -m pytest -q tests/compat/clients
 
 e2e: $(VENV)/.installed ## on a Kubernetes of three nodes, booted here, or on that of KUBECONFIG

@@ -81,7 +81,7 @@ async function outcome(name, members) {
     await Promise.race([checks.get(name)(members), late]);
     return '';
   } catch (error) {
-    const own = String(error.stack).match(/\(?([^\s(]*checks\.js:\d+)/);
+    const own = String(error.stack).match(/\(?([^\s(]*(?:checks|transport)\.js:\d+)/);
     const where = own ? `${path.basename(own[1])}: ` : '';
     return `${where}${error.constructor.name}: ${error.message}`.replaceAll('\n', ' | ');
   } finally {

@@ -1,6 +1,7 @@
 'use strict';
 const { main } = require('./harness');
 require('./checks');
+require('./transport');
 
 main().then(
   () => process.exit(0),

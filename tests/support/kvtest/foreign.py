@@ -24,10 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["PROGRAMS", "ForeignProgram", "Talk"]
+__all__ = ["CACHE", "PROGRAMS", "ForeignProgram", "Talk"]
 
 _SOURCES = Path(__file__).resolve().parents[2] / "compat"
-_CACHE = Path(os.environ.get("COMPAT_DIR", "/var/tmp/kvcompat"))
+CACHE = Path(os.environ.get("COMPAT_DIR", "/var/tmp/kvcompat"))
 _BUILT_MARK = "built.json"
 
 #: A check ends its own waits after a minute.
@@ -52,7 +52,7 @@ class ForeignProgram:
 
     @property
     def directory(self) -> Path:
-        return _CACHE / self.name
+        return CACHE / self.name
 
     def checks(self) -> list[str] | None:
         """Names of its checks in their order; None: it is not built, or not from the present sources."""
