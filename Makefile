@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format compat e2e bench clean
+.PHONY: demo test sim mutants lint format compat e2e bench clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -16,6 +16,13 @@ demo: $(VENV)/.installed ## three members: write, read, watch, lose the leader, 
 
 test: lint ## everything that needs no Kubernetes
 	$(BIN)/python -m pytest -q
+
+SEEDS ?= 100
+sim: $(VENV)/.installed ## whole members under simulated faults: SEEDS=500, or REPLAY=... of one that failed
+	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.sim --seeds $(SEEDS) --first $(or $(FIRST),0) --replay '$(REPLAY)'
+
+mutants: $(VENV)/.installed ## deliberate faults in the core, each of which the simulation must find
+	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.mutants
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -22,7 +22,8 @@ from kvnode.pb.kv_pb2 import Event
 from kvtest import served_member
 from kvtest.processes import ClusterProcesses, MemberProcess
 from kvtest.served_member import WatchStream
-from kvtest.sim_world import SimPlan, SimWorld
+from kvtest.sim_plan import SimPlan
+from kvtest.sim_world import SimWorld
 from kvtest.workload import check_kept, equal_hashes, eventually, writing
 
 MakeCluster = Callable[..., ClusterProcesses]

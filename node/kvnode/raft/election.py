@@ -94,7 +94,9 @@ def count_durable_vote(state: RaftState, durable: HardState) -> None:
 
 
 def handle_vote_response(state: RaftState, message: RequestVoteResponse) -> None:
-    """Count a vote; one for the other kind of election is stale."""
+    """Count a vote; one for the other kind of election, or for an earlier term, is stale."""
+    if message.is_pre_vote and message.granted and message.term != state.term + 1:
+        return  # said to a former candidacy; the term that it was asked about has passed
     if message.is_pre_vote is (state.role is Role.PRE_CANDIDATE):
         _tally(state, message.from_id, granted=message.granted)
 

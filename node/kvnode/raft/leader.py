@@ -218,7 +218,7 @@ def transfer_leadership(state: RaftState, target: MemberId) -> None:
     abort_transfer(state)
     state.lead_transferee = target
     # The transfer must succeed within an election timeout, counted from now.
-    state.election_elapsed_ticks = 0
+    state.transfer_elapsed_ticks = 0
     state.events.append(TransferStarted(state.term, target))
     progress = state.tracker.progress[target]
     if progress.match_index != state.log.last_index:
@@ -253,7 +253,11 @@ def tick(state: RaftState) -> None:
             state.events.append(QuorumLost(state.term))
             state.become_follower(state.term, NO_MEMBER)
             return
-        abort_transfer(state)
+    if state.lead_transferee != NO_MEMBER:
+        # Not counted together: whoever asks for transfers again and again must not put the check off.
+        state.transfer_elapsed_ticks += 1
+        if state.transfer_elapsed_ticks >= state.config.election_timeout_ticks:
+            abort_transfer(state)
     if state.heartbeat_elapsed_ticks >= state.config.heartbeat_interval_ticks:
         state.heartbeat_elapsed_ticks = 0
         broadcast_heartbeat(state)

@@ -50,6 +50,7 @@ class RaftState:
         "term",
         "term_start_index",
         "tracker",
+        "transfer_elapsed_ticks",
         "uncommitted_bytes",
         "vote",
     )
@@ -86,6 +87,8 @@ class RaftState:
         self.pending_conf_index: Index = 0
         """No membership change may be proposed before this is applied."""
         self.lead_transferee = NO_MEMBER
+        self.transfer_elapsed_ticks = 0
+        """Since the transfer began."""
         self.is_leaving = False
         """No voter any more: steps down once the voters know that this is committed."""
         self.is_replaced = False

@@ -83,6 +83,17 @@ def test_a_second_wish_replaces_the_first():
     assert world.leader() == C
 
 
+def test_asking_for_transfers_does_not_keep_a_leader_without_quorum():
+    """Thesis 6.2: it steps down after an election timeout, whatever else it is asked meanwhile."""
+    world = led()
+    world.partition([1], [2, 3])
+    for round_ in range(6):
+        world[1].transfer_leadership((B, C)[round_ % 2])
+        for _ in range(5):
+            world[1].tick()
+    assert world[1].role is not Role.LEADER
+
+
 @pytest.mark.parametrize("target", [A, D, 9], ids=["itself", "a-learner", "a-stranger"])
 def test_a_transfer_to_a_member_that_cannot_lead_is_ignored(target):
     world = led()

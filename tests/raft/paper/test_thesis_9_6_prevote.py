@@ -5,7 +5,7 @@ import random
 import pytest
 from kvnode.raft import Role
 from kvnode.raft.events import BecameCandidate, BecamePreCandidate, QuorumLost
-from kvnode.raft.messages import RequestVote, RequestVoteResponse
+from kvnode.raft.messages import Heartbeat, RequestVote, RequestVoteResponse
 from kvtest.raft_world import World, ids, last_ticks
 
 A, B, C = ids(1, 2, 3)
@@ -55,6 +55,20 @@ def test_a_pre_vote_is_refused_to_a_log_that_is_behind(check_quorum):
     world[1].step(RequestVote(B, A, 2, 1, 1, is_pre_vote=True, is_transfer=False))
     world.turn(1)
     assert world.network == [RequestVoteResponse(A, B, 1, granted=False, is_pre_vote=True)]
+
+
+def test_a_pre_vote_that_comes_a_term_late_is_not_counted():
+    """Its giver may have followed that term's leader since: it says nothing of the next one."""
+    world = World([1, 2, 3])
+    world.elect(1)
+    world.partition([1], [2, 3])
+    world[1].step(Heartbeat(B, A, 3, 1, b""))
+    world.turn(1)
+    for _ in range(20):
+        world[1].tick()
+    assert world[1].role is Role.PRE_CANDIDATE
+    world[1].step(RequestVoteResponse(C, A, 3, granted=True, is_pre_vote=True))
+    assert (world[1].role, world[1].term) == (Role.PRE_CANDIDATE, 3)
 
 
 def test_several_pre_votes_may_be_granted_in_one_term():

@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvnode.raft import Entry, MemberId, MemoryLogStorage, RawNode, ReadState, Ready, Role
-from kvnode.raft.events import BecameLeader
-from kvnode.raft.messages import AppendEntries, AppendEntriesResponse, Message, RequestVoteResponse
+from kvnode.raft.events import BecameCandidate, BecameLeader
+from kvnode.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Message,
+    RequestVoteResponse,
+    TimeoutNow,
+)
+from kvnode.raft.quorum import majority
+from kvnode.raft.types import EntryKind
 
 __all__ = ["InvariantBrokenError", "RaftChecker"]
 
@@ -23,6 +31,8 @@ class RaftChecker:
     """Watches a cluster; ``disks`` are the durable logs by member, shared with whoever runs it."""
 
     disks: Mapping[MemberId, MemoryLogStorage]
+    sees_all: bool = False
+    """Nothing is put into a member but what another one has sent."""
     leaders: dict[int, MemberId] = field(default_factory=dict)
     votes: dict[tuple[MemberId, int], MemberId] = field(default_factory=dict)
     entries: dict[tuple[int, int], tuple[Entry, int]] = field(default_factory=dict)
@@ -34,17 +44,25 @@ class RaftChecker:
     commit_seen: dict[MemberId, int] = field(default_factory=dict)
     reads: dict[tuple[MemberId, bytes], int] = field(default_factory=dict)
     confirmed_reads: int = 0
+    pre_votes: dict[tuple[MemberId, int], set[MemberId]] = field(default_factory=dict)
+    """(candidate, term it asks about) -> who would vote for it."""
+    handed_over: set[tuple[MemberId, int]] = field(default_factory=set)
+    """(member, term) of everybody that a leader told to campaign in the next term."""
 
     def ready_made(self, node: RawNode, ready: Ready) -> None:
         """Check a Ready as it leaves the core."""
         for message in ready.messages:
             self.message_sent(message)
         for event in ready.events:
-            if isinstance(event, BecameLeader):
+            if isinstance(event, BecameCandidate):
+                self._campaign_is_wanted(node, event.term)
+            elif isinstance(event, BecameLeader):
                 self._election_safety(node, event.term)
         if ready.persist is not None and ready.persist.entries:
             first = ready.persist.entries[0].index
             self._log_matching(node._state.log.term(first - 1), ready.persist.entries)
+            if node.role is Role.LEADER:
+                self._one_change_at_a_time(node, ready.persist.entries)
         self._handed_out(node, ready)
         for read in ready.read_states:
             self._read_is_fresh(node.member_id, read)
@@ -57,17 +75,27 @@ class RaftChecker:
             disk = self.disks[message.from_id]
             if disk.last_index() < message.index or disk.hard_state.term < message.term:
                 raise InvariantBrokenError(f"promised before durable: {message}, disk {disk.hard_state}")
-        elif isinstance(message, RequestVoteResponse) and message.granted and not message.is_pre_vote:
-            self._one_vote_per_term(message)
+        elif isinstance(message, RequestVoteResponse) and message.granted:
+            if message.is_pre_vote:
+                self.pre_votes.setdefault((message.to_id, message.term), set()).add(message.from_id)
+            else:
+                self._one_vote_per_term(message)
+        elif isinstance(message, TimeoutNow):
+            self.handed_over.add((message.to_id, message.term))
 
     def stepped(self, node: RawNode) -> None:
         """Check a member after anything happened to it."""
         if node.commit_index > self.commit_seen.get(node.member_id, 0):
             self._state_machine_safety(node)
 
-    def restarted(self, member_id: MemberId) -> None:
-        """A restarted member may know less of the commit index than before."""
+    def restarted(self, member_id: MemberId, node: RawNode | None = None) -> None:
+        """A restarted member may know less of the commit index than before, but not less of its vote."""
         self.commit_seen[member_id] = 0
+        if node is not None:
+            status = node.status()
+            vote = self.votes.get((member_id, status.term), status.vote)
+            if vote != status.vote:
+                raise InvariantBrokenError(f"{member_id} forgot its vote for {vote} in term {status.term}")
 
     def read_started(self, member_id: MemberId, context: bytes) -> None:
         """Remember what a read that starts now must see at least."""
@@ -79,7 +107,36 @@ class RaftChecker:
         other = self.leaders.setdefault(term, node.member_id)
         if other != node.member_id:
             raise InvariantBrokenError(f"election safety: {other} and {node.member_id} lead term {term}")
+        own = self.disks[node.member_id].hard_state
+        if (own.term, own.vote) < (term, node.member_id) and own.term <= term:
+            raise InvariantBrokenError(f"{node.member_id} leads term {term} by a vote it may forget: {own}")
         self._leader_completeness(node)
+
+    def _campaign_is_wanted(self, node: RawNode, term: int) -> None:
+        """Nobody raises the term unless a majority would follow, or the leader asks for it (thesis 9.6)."""
+        if (
+            not self.sees_all
+            or not node._state.config.pre_vote
+            or (node.member_id, term - 1) in self.handed_over
+        ):
+            return
+        voters = node.conf_state.voters
+        willing = {node.member_id} | self.pre_votes.get((node.member_id, term), set())
+        if len(willing.intersection(voters)) < majority(len(voters)):
+            raise InvariantBrokenError(
+                f"pre-vote: {node.member_id} campaigns in term {term}, but only {willing} would follow"
+            )
+
+    def _one_change_at_a_time(self, node: RawNode, entries: tuple[Entry, ...]) -> None:
+        """Two membership changes under way could have disjoint majorities (thesis 4.1)."""
+        changes = [entry.index for entry in entries if entry.kind is EntryKind.CONF_CHANGE]
+        log = node._state.log
+        if changes and changes[0] > log.applied_index + 1:
+            lo = max(log.applied_index + 1, log.first_index)
+            before, _ = log.slice(lo, changes[-1], 1 << 30)
+            changes = [entry.index for entry in before if entry.kind is EntryKind.CONF_CHANGE]
+        if len(changes) > 1:
+            raise InvariantBrokenError(f"leader {node.member_id} has membership changes {changes} under way")
 
     def _leader_completeness(self, node: RawNode) -> None:
         log = node._state.log
@@ -106,6 +163,10 @@ class RaftChecker:
             term = log.term(index)
             if index not in self.committed and node.role is Role.LEADER:
                 self._durable_on_majority(node, index, term)
+                if log.term(node.commit_index) != node.term:
+                    raise InvariantBrokenError(
+                        f"leader {node.member_id} of term {node.term} commits {index} of term {term}"
+                    )
             self.commit_terms.setdefault(index, node.term)
             if self.committed.setdefault(index, term) != term:
                 raise InvariantBrokenError(
@@ -136,6 +197,10 @@ class RaftChecker:
             if disk.last_index() < entry.index or disk.term(entry.index) != entry.term:
                 raise InvariantBrokenError(
                     f"member {node.member_id} applies {entry}, which it has not made durable"
+                )
+            if entry.kind is EntryKind.CONF_CHANGE and disk.hard_state.commit < entry.index:
+                raise InvariantBrokenError(
+                    f"member {node.member_id} would forget that the membership change {entry} is committed"
                 )
 
     def _one_vote_per_term(self, message: RequestVoteResponse) -> None:

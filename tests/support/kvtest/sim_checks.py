@@ -121,8 +121,10 @@ class History:
                 f"state machine safety: at {applier.applied_index} member {member} is {mine}, others {known}"
             )
 
-    def written(self, value: bytes, revision: int) -> None:
-        """A client was told that its value was written at ``revision``."""
+    def written(self, value: bytes, revision: int, needed: int) -> None:
+        """A client was told that its value was written at ``revision``; it asked knowing ``needed``."""
+        if revision <= needed:
+            raise InvariantBrokenError(f"{value!r} is written at {revision}, asked for after {needed}")
         if self.revisions.get(value) != revision:
             raise InvariantBrokenError(
                 f"{value!r} acknowledged at {revision}, but written at {self.revisions.get(value)}"
@@ -134,14 +136,14 @@ class History:
         """A client was answered from a state at ``revision``; no linearizable read may be older."""
         self.acknowledged = max(self.acknowledged, revision)
 
-    def read(self, member: int, needed: int, applier: Applier, key: bytes) -> None:
+    def read(self, member: int, needed: int, applier: Applier, keys: Sequence[bytes]) -> None:
         """A linearizable read is answered: it was asked for when ``needed`` was the newest known revision."""
         revision = applier.store.current_revision
         if revision < needed:
             raise InvariantBrokenError(
                 f"stale read on {member}: revision {revision}, but {needed} was known when it was asked for"
             )
-        self.content(member, applier, (key,))
+        self.content(member, applier, keys)
         self.saw(revision)
 
     def content(self, member: int, applier: Applier, keys: Sequence[bytes]) -> None:
@@ -150,13 +152,14 @@ class History:
         for key in keys:
             response = execute_range(applier.store, RangeRequest(key=key))
             found = response.kvs[0].value if response.kvs else None
-            expected = self._value_at(key, revision)
+            expected = self.value_at(key, revision)
             if found != expected:
                 raise InvariantBrokenError(
                     f"{key!r} is {found!r} on {member} at revision {revision}, and must be {expected!r}"
                 )
 
-    def _value_at(self, key: bytes, revision: int) -> bytes | None:
+    def value_at(self, key: bytes, revision: int) -> bytes | None:
+        """Return what a key held at a revision; None: nothing."""
         versions = self.versions.get(key, [])
         place = bisect_right(versions, revision, key=lambda version: version[0])
         return versions[place - 1][1] if place else None

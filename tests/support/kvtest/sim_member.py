@@ -4,30 +4,35 @@
 who calls it decides when writes end, messages arrive, and where between two effects it dies.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
 from kvnode.apply.applier import AppliedBatch, Applier
 from kvnode.mvcc.store import Store
+from kvnode.mvcc.watch import WatchHub
 from kvnode.raft.config import RaftConfig
 from kvnode.raft.events import Event
 from kvnode.raft.messages import InstallSnapshot, Message
+from kvnode.raft.quorum import majority
 from kvnode.raft.raw_node import RawNode
-from kvnode.raft.ready import Persist, Ready
+from kvnode.raft.ready import Persist, Ready, Role
 from kvnode.raft.types import ConfState, Entry, Index, MemberId, SnapshotMetadata
 from kvnode.server.effects import Apply, Effect, Report, Send, Write
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
 from kvnode.server.replica import Replica, Requests
+from kvnode.storage.errors import StorageError
 from kvnode.storage.log_store import LogStore, PreparedSave
-from kvnode.storage.memory import MemoryEngine, MemorySnapshot
+from kvnode.storage.memory import MemorySnapshot
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotInstaller, SnapshotWriter
-from kvtest.raft_invariants import RaftChecker
+from kvtest.raft_invariants import InvariantBrokenError, RaftChecker
 from kvtest.sim_checks import History
+from kvtest.sim_disk import Disk
 
-__all__ = ["CLUSTER_ID", "Crash", "Disk", "Outside", "Process"]
+__all__ = ["CLUSTER_ID", "Crash", "Outside", "Process"]
 
 CLUSTER_ID = 0x51
 ELECTION_TICKS = 10
@@ -38,39 +43,13 @@ class Crash(BaseException):
     """The process of the member at work dies here."""
 
 
-@dataclass
-class Disk:
-    """What one member has on disk: its log, and its state in numbered generations."""
-
-    log: MemoryEngine
-    states: dict[str, MemoryEngine]
-
-    @classmethod
-    def create(cls, start: SnapshotMetadata | None, fill: Callable[[MemoryEngine], object]) -> "Disk":
-        """Return a new member's disk; ``fill`` writes and syncs the first state."""
-        disk = cls(MemoryEngine("log"), {"1": MemoryEngine("state-1")})
-        fill(disk.states["1"])
-        LogStore.create(disk.log, start, state_generation="1")
-        return disk
-
-    def lose_power(self, rng: Random) -> None:
-        """Lose what was not synced, or the newest part of it."""
-        for engine in (self.log, *self.states.values()):
-            engine.crash(lambda count: rng.randint(0, count))
-
-    def lose_process(self) -> None:
-        """Keep all that was written."""
-        for engine in (self.log, *self.states.values()):
-            engine.restart()
-
-
 class Outside(Protocol):
     """The world around a process."""
 
     checker: RaftChecker
     history: History
 
-    def now_s(self) -> float: ...
+    def clock_s(self, process: "Process") -> float: ...
     def may_crash(self, process: "Process") -> None: ...
     def wake(self, process: "Process") -> None: ...
     def send(self, process: "Process", messages: tuple[Message, ...]) -> None: ...
@@ -125,6 +104,11 @@ class Process:
         self.leases_seen: set[int] = set()
         self.sending: set[MemberId] = set()
         self.highest_commit: Index = 0
+        self.highest_revision = 0
+        #: Ticks of this process; those in which each member was last heard; since when it leads unchanged.
+        self.ticks = 0
+        self._heard: dict[MemberId, int] = {}
+        self._leads: tuple[int, ConfState | None] = (0, None)
         self.proposals = Proposals(session, timeout_s=TIMEOUT_S)
         self.reads = Reads(member_id, session, timeout_s=TIMEOUT_S)
         log = LogStore.open(disk.log, cache_bytes=rng.choice([0, 2000, 1 << 20]))
@@ -147,7 +131,9 @@ class Process:
         node = WatchedNode(config, log, outside.checker)
         self.replica = Replica(node, log, applier)
         self.requests = Requests(self.replica, self.proposals, self.reads)
-        if applier.applied_index:
+        self.hub = WatchHub(applier.store)
+        # What is damaged the member has to find by itself.
+        if applier.applied_index and not disk.is_damaged:
             outside.history.state(member_id, applier)
 
     @property
@@ -166,25 +152,32 @@ class Process:
     def log(self) -> LogStore:
         return self.replica.log
 
+    def now_s(self) -> float:
+        """The clock of this member's machine."""
+        return self.outside.clock_s(self)
+
     # What the driver does.
 
     def tick(self) -> None:
         """One heartbeat interval has passed."""
-        now_s = self.outside.now_s()
+        now_s = self.now_s()
+        self.ticks += 1
         self.replica.tick()
+        self._leads_with_quorum()
         self.proposals.expire(now_s)
         self.reads.expire(now_s)
         self.outside.wake(self)
 
     def step(self, message: Message) -> None:
         """Take one message from a peer."""
+        self._heard[message.from_id] = self.ticks
         self.replica.step(message)
         self.outside.checker.stepped(self.node)
         self.outside.wake(self)
 
     def turn(self) -> None:
         """Carry out all that the core wants done now."""
-        self.requests.begin(self.outside.now_s())
+        self.requests.begin(self.now_s())
         for effect in self.replica.effects():
             self.outside.may_crash(self)
             self.perform(effect)
@@ -194,6 +187,22 @@ class Process:
         self.highest_commit = self.node.commit_index
         if self.node.has_ready():
             self.outside.wake(self)
+
+    def _leads_with_quorum(self) -> None:
+        """A leader that a quorum is silent to must not go on: another one may serve clients already."""
+        conf_state = self.node.conf_state
+        if self.node.role is not Role.LEADER or self._leads[1] != conf_state:
+            self._leads = (self.ticks, conf_state if self.node.role is Role.LEADER else None)
+            return
+        patience = 2 * ELECTION_TICKS + 1
+        if self.ticks - self._leads[0] <= patience:
+            return
+        since = self.ticks - patience
+        near = [v for v in conf_state.voters if v == self.member_id or self._heard.get(v, 0) >= since]
+        if len(near) < majority(len(conf_state.voters)):
+            raise InvariantBrokenError(
+                f"check-quorum: {self.member_id} leads on, of {conf_state.voters} it hears only {near}"
+            )
 
     def perform(self, effect: Effect) -> None:
         """Carry out one effect."""
@@ -206,7 +215,7 @@ class Process:
                 self._apply(effect)
             case Report(events, soft_state):
                 if soft_state is not None:
-                    self.requests.leadership(soft_state.leader_id, self.outside.now_s())
+                    self.requests.leadership(soft_state.leader_id, self.now_s())
                 self._events(events)
 
     def send(self, messages: tuple[Message, ...]) -> None:
@@ -217,7 +226,7 @@ class Process:
         self.outside.send(self, tuple(m for m in messages if not isinstance(m, InstallSnapshot)))
 
     def _events(self, events: tuple[Event, ...]) -> None:
-        self.replica.keep_lease_clocks(events, self.outside.now_s(), 1.0)
+        self.replica.keep_lease_clocks(events, self.now_s(), 1.0)
 
     def _write(self, persist: Persist) -> None:
         generation = None
@@ -246,11 +255,22 @@ class Process:
 
         def on_applied(batch: AppliedBatch) -> None:
             self.outside.history.applied(self.member_id, effect.entries, first, batch)
+            self._revision_goes_on()
+            for revision, changes in batch.changes:
+                self.hub.notify(revision, changes)
             self.outside.may_crash(self)
             self.outside.on_applied(self, batch)
 
         if self.requests.apply(effect, on_applied):
             self.outside.wake(self)
+
+    def _revision_goes_on(self) -> None:
+        revision = self.store.current_revision
+        if revision < self.highest_revision:
+            raise InvariantBrokenError(
+                f"the revision of {self.member_id} went back from {self.highest_revision} to {revision}"
+            )
+        self.highest_revision = revision
 
     # What the member around the driver does.
 
@@ -258,7 +278,8 @@ class Process:
         """End this life; of the write under way the disk has all or nothing."""
         self.is_alive = False
         if pending is not None and rng.random() < 0.5:
-            pending.write()
+            with suppress(StorageError):
+                pending.write()
         if is_power_lost:
             self.disk.lose_power(rng)
         else:
@@ -278,11 +299,11 @@ class Process:
         view = self.disk.states[self.log.state_generation].snapshot()
         return metadata, view, iter(SnapshotWriter(view, header, chunk_bytes=600))
 
-    def receive(self, message: InstallSnapshot, chunks: Iterator[bytes], done: Callable[[], None]) -> bool:
+    def receive(self, message: InstallSnapshot, chunks: Sequence[bytes], done: Callable[[], None]) -> bool:
         """Store a streamed state beside the present one, and let the core decide to take it.
 
         Returns:
-            False: another one is being received; this one was refused.
+            False: another one is being received; this one was refused, or is damaged; the disk is full.
         """
         if self.staged is not None:
             return False
@@ -290,17 +311,20 @@ class Process:
             self.step(message)
             done()
             return True
-        generation = str(max(map(int, self.disk.states)) + 1)
-        engine = MemoryEngine(f"state-{generation}")
-        self.disk.states[generation] = engine
-        installer = SnapshotInstaller(engine)
-        for chunk in chunks:
-            installer.feed(chunk)
-            self.outside.may_crash(self)
-        header = installer.finish().header
-        if header.metadata != message.metadata:
-            raise AssertionError(f"announced {message.metadata}, streamed {header.metadata}")
-        engine.sync()
+        generation, engine = self.disk.add_state()
+        try:
+            installer = SnapshotInstaller(engine)
+            for chunk in chunks:
+                installer.feed(chunk)
+                self.outside.may_crash(self)
+            header = installer.finish().header
+            if header.metadata != message.metadata:
+                raise InvariantBrokenError(f"announced {message.metadata}, streamed {header.metadata}")
+            engine.sync()
+        except StorageError:
+            engine.close()
+            del self.disk.states[generation]
+            return False
         applier = Applier.open(engine, is_local=self.proposals.is_local, member_id=self.member_id)
         self.outside.may_crash(self)
         self.staged = Staged(generation, message.metadata, applier, done)
@@ -318,6 +342,8 @@ class Process:
         if staged is None or staged.metadata != metadata:
             raise AssertionError(f"{self.member_id} installed {metadata}, staged was {staged}")
         self.replica.restored(metadata, staged.applier)
+        self.hub.reset(self.applier.store)
+        self._revision_goes_on()
         self.outside.history.state(self.member_id, staged.applier)
         for generation in [g for g in self.disk.states if g != staged.generation]:
             self.disk.states.pop(generation).close()
