@@ -20,6 +20,8 @@ _VARYING: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\b\d+(\.\d+)? ?[kMG]?i?B\b"), "SIZE"),
     (re.compile(r"\b\d+%"), "N%"),
     (re.compile(r"\b3\.\d+\.\d+\b"), "VERSION"),
+    # Reset or ended: whether the server had read all that was there when it hung up.
+    (re.compile(r"(error reading server preface: )(?:EOF|[^\\\"]*connection reset by peer)"), r"\1HUNG UP"),
     (
         re.compile(r'("(?:raft_term|raftTerm|raftIndex|raftAppliedIndex|dbSize|dbSizeInUse|hash)": ?)\d+'),
         r"\1N",
