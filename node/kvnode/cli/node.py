@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from kvnode.api.port import Method
 from kvnode.api.server import Services
 from kvnode.cli.failures import ListenFlagError
+from kvnode.cli.garbage import Collector
 from kvnode.cli.init_system import notify_ready
 from kvnode.cli.member import RunningMember, start_member
 from kvnode.rpc.access import AccessRules
@@ -53,9 +54,12 @@ async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None
         member = await _unless_stopped(start_member(config), stop)
         if member is None:
             return
+        collector = Collector()
+        collector.start()
         try:
             await _serve(member, http, grpc, stop)
         finally:
+            collector.stop()
             await member.stop()
     finally:
         await grpc.stop(0)
