@@ -2,6 +2,7 @@
 
 import pytest
 from kvnode.apply.reads import encode_range, execute_range
+from kvnode.mvcc import store as mvcc_store
 from kvnode.mvcc.errors import CompactedError, FutureRevisionError
 from kvnode.pb import kv_pb2 as kv
 from kvnode.pb import rpc_pb2 as rpc
@@ -186,3 +187,22 @@ class _Counting:
     def get(self, key):
         self._reads.append(key)
         return self._get(key)
+
+
+@pytest.mark.parametrize("records", [3, 1000])
+def test_counts_at_recent_revisions_need_no_walk_after_a_restart(machine, monkeypatch, records):
+    monkeypatch.setattr(mvcc_store, "FLIPS_KEPT", records)
+    counts = {revision: get(machine, revision=revision).count for revision in range(2, 9)}
+    machine.reopen()
+    assert {revision: get(machine, revision=revision).count for revision in range(2, 9)} == counts
+    index = machine.applier.store.index
+    known = [revision for revision in counts if index.known_count_at(b"a", None, revision) is not None]
+    assert known == [revision for revision in counts if revision >= 8 - records]
+
+
+def test_no_count_is_known_below_a_compaction_that_a_restart_followed(machine):
+    machine.compact(7)
+    machine.reopen()
+    index = machine.applier.store.index
+    assert index.known_count_at(b"a", None, 6) is None
+    assert index.known_count_at(b"a", None, 7) == get(machine, revision=7).count

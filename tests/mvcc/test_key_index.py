@@ -96,7 +96,7 @@ def test_an_index_rebuilt_from_the_records_is_the_same(history):
             create, version = facts.get(key, (revision, 0))
             facts[key] = (create, version + 1)
             rebuilt.restore(key, packed, create, version + 1)
-    rebuilt.restored(max(states))
+    rebuilt.restored((), max(states))
     for key in (b"a", b"b", b"c", b"d"):
         assert rebuilt.facts(key) == index.facts(key)
         for revision in states:

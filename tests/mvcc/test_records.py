@@ -1,11 +1,14 @@
 """Records and events put together by hand are the bytes that protobuf would make."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kvnode.mvcc.events import Change, Event, EventBatch
 from kvnode.mvcc.records import (
+    encode_first_facts,
     encode_record,
     encode_tombstone,
+    key_of_first,
     key_of_record,
     parse_record,
     varint,
@@ -98,3 +101,30 @@ def test_fragments_hold_every_event_once_and_stay_within_the_limit(values, limit
 def test_a_batch_within_the_limit_is_its_only_fragment():
     batch = _batch([b"a", b"b"])
     assert list(batch.fragments(1000)) == [batch]
+
+
+@pytest.mark.parametrize("value_size", [0, 1, 127, 128, 300, 16_383])
+@pytest.mark.parametrize("main", [1, 2, 127, 128, 16_384, 1 << 30])
+def test_a_first_version_is_told_by_its_bytes(main, value_size):
+    facts = encode_first_facts(main)
+    record = encode_record(b"key", main, main, 1, b"v" * value_size, 0)
+    assert key_of_first(record, facts) == b"key"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(encode_record(b"key", 5, 9, 2, b"v", 0), id="later-version"),
+        pytest.param(encode_record(b"key", 8, 8, 1, b"v", 0), id="other-revision"),
+        pytest.param(encode_record(b"key", 9, 9, 11, b"v", 0), id="other-version"),
+        pytest.param(encode_record(b"key", 9, 9, 1, b"v", 7), id="lease"),
+        pytest.param(encode_record(b"key", 9, 9, 1, b"v" * 200, 7), id="lease-behind-a-longer-value"),
+        pytest.param(encode_record(b"key", 9, 9, 1, b"", 7), id="lease-without-a-value"),
+        pytest.param(encode_record(b"key", 9, 9, 1, b"v" * 16_384, 0), id="long-value"),
+        pytest.param(encode_record(b"key", 9, 9, 1, b"v" * 70_000, 0), id="longer-value"),
+        pytest.param(encode_record(b"k" * 128, 9, 9, 1, b"v", 0), id="long-key"),
+        pytest.param(encode_tombstone(b"key"), id="deletion"),
+    ],
+)
+def test_nothing_else_passes_for_one(record):
+    assert key_of_first(record, encode_first_facts(9)) == b""

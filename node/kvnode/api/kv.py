@@ -14,12 +14,13 @@ from google.protobuf.message import DecodeError, Message
 
 from kvnode.api.errors import RequestTooLargeError, malformed_request
 from kvnode.api.gate import Gate
+from kvnode.api.long_ranges import LongRanges
 from kvnode.api.port import Method, StreamMethod, UnaryCall, UnaryMethod
 from kvnode.api.range_stream import RangeStreams
 from kvnode.api.streams import Streams
 from kvnode.apply.checks import check_delete_range, check_put, check_range, check_txn, is_read_only
 from kvnode.apply.commands import CommandKind
-from kvnode.apply.reads import encode_range, execute_read_txn
+from kvnode.apply.reads import encode_range, execute_read_txn, is_long
 from kvnode.pb.rpc_pb2 import (
     CompactionRequest,
     DeleteRangeRequest,
@@ -44,6 +45,7 @@ class KvService:
         self._streams = streams
         self._member: MemberPort = gate.member
         self._max_request_bytes = gate.member.config.max_request_bytes
+        self._long_ranges = LongRanges(gate)
         self._max_txn_ops = gate.member.config.max_txn_ops
 
     def methods(self) -> Sequence[Method]:
@@ -76,15 +78,25 @@ class KvService:
             call.fail(error.code, error.message)
             return
 
-        def execute() -> bytes:
-            # Looked up now: a snapshot may have replaced the state while the read waited.
+        def check() -> None:
             applier = self._member.applier
-            # Nothing can change users or roles between this check and the end of the read.
             if applier.auth.is_enabled and (caller := self._gate.reader(call)) is not None:
                 applier.permissions.check_range(caller, request)
-            store = applier.store
+
+        def execute_at_once() -> bytes:
+            # Nothing can change users or roles between this check and the end of the read.
+            check()
+            # Looked up now: a snapshot may have replaced the state while the read waited.
+            store = self._member.applier.store
             answer = encode_range(store, request)
             return self._gate.encoded_header(store.current_revision) + answer
+
+        def execute() -> bytes | None:
+            if request.range_end and is_long(self._member.applier.store, request):
+                check()
+                self._long_ranges.begin(call, request, check, execute_at_once)
+                return None
+            return execute_at_once()
 
         self._read(call, execute, request.serializable)
 
@@ -194,11 +206,15 @@ class KvService:
 
         self._member.propose(kind, payload, done, caller)
 
-    def _read(self, call: UnaryCall, execute: Callable[[], bytes], is_serializable: bool) -> None:
+    def _read(self, call: UnaryCall, execute: Callable[[], bytes | None], is_serializable: bool) -> None:
+        """Answer with what ``execute`` returns; None: it sees to the answer itself."""
+
         def answer(error: KvError | None) -> None:
             if error is None:
                 try:
-                    call.reply(execute())
+                    payload = execute()
+                    if payload is not None:
+                        call.reply(payload)
                     return
                 except KvError as refused:
                     error = refused

@@ -15,7 +15,18 @@ from kvnode.mvcc.revision import MAIN_SHIFT
 from kvnode.mvcc.store import Store
 from kvnode.pb.rpc_pb2 import RangeRequest, RangeResponse
 
-__all__ = ["RangeSlice", "count_range", "encode_range", "encode_slice", "execute_range"]
+__all__ = [
+    "KeyVersion",
+    "RangeSlice",
+    "count_range",
+    "encode_pair",
+    "encode_range",
+    "encode_slice",
+    "execute_range",
+    "has_filter",
+    "is_by_key",
+    "sorted_rows",
+]
 
 _NONE: Final = RangeRequest.SortOrder.NONE
 _DESCEND: Final = RangeRequest.SortOrder.DESCEND
@@ -25,11 +36,11 @@ _BY_CREATE: Final = RangeRequest.SortTarget.CREATE
 _BY_MOD: Final = RangeRequest.SortTarget.MOD
 
 #: A key and its packed revision.
-_Version: TypeAlias = tuple[bytes, int]
+KeyVersion: TypeAlias = tuple[bytes, int]
 
 
 class _Found(NamedTuple):
-    versions: list[_Version]
+    versions: list[KeyVersion]
     total: int
     has_more: bool
 
@@ -74,9 +85,7 @@ def _encode_range(store: Store, request: RangeRequest) -> bytes:
     if not found.versions:
         pass
     elif request.keys_only:
-        for key, packed in found.versions:
-            record = _without_value(store, key, packed, is_latest)
-            parts += (b"\x12", varint(len(record)), record)
+        parts = [encode_pair(store, key, packed, True) for key, packed in found.versions]
     elif len(found.versions) == 1:
         record = store.record(found.versions[0][1])
         parts += (b"\x12", varint(len(record)), record)
@@ -145,7 +154,7 @@ def encode_slice(
     index = store.index
     is_latest = revision == store.current_revision
     stop = stop_of(range_end)
-    versions: Iterable[_Version]
+    versions: Iterable[KeyVersion]
     if not range_end:
         packed = index.at(start, revision)
         versions = ((start, packed),) if packed else ()
@@ -162,10 +171,10 @@ def encode_slice(
     for key, packed in versions:
         if size >= limit or size_bytes >= limit_bytes:
             return RangeSlice(b"".join(parts), size, last_key, True)
-        record = _without_value(store, key, packed, is_latest) if keys_only else store.scanned_record(packed)
-        parts += (b"\x12", varint(len(record)), record)
+        pair = encode_pair(store, key, packed, keys_only)
+        parts.append(pair)
         size += 1
-        size_bytes += len(record)
+        size_bytes += len(pair)
         last_key = key
     return RangeSlice(b"".join(parts), size, last_key, False)
 
@@ -176,12 +185,11 @@ def _find(store: Store, request: RangeRequest, revision: int | None) -> _Found:
     start, range_end = request.key, request.range_end
     if not range_end:
         packed = index.latest(start) if revision is None else index.at(start, revision)
-        versions: Iterable[_Version] = [(start, packed)] if packed else []
+        versions: Iterable[KeyVersion] = [(start, packed)] if packed else []
         count = 1 if packed else 0
-        is_plain = not _has_filter(request)
         if request.count_only or not packed:
             return _Found([], count, False)
-        if is_plain:
+        if not has_filter(request):
             return _Found([(start, packed)], count, False)
         stop: bytes | None = None
     else:
@@ -191,28 +199,33 @@ def _find(store: Store, request: RangeRequest, revision: int | None) -> _Found:
         count = index.count(start, stop) if revision is None else index.count_at(start, stop, revision)
         if request.count_only or not count:
             return _Found([], count, False)
-        is_plain = request.sort_target == _BY_KEY and not _has_filter(request)
-        is_reversed = is_plain and request.sort_order == _DESCEND
+        is_reversed = is_by_key(request) and request.sort_order == _DESCEND
         if revision is None:
             latest = index.latest
             versions = ((key, latest(key)) for key in index.keys(start, stop, reverse=is_reversed))
         else:
             versions = index.versions_at(start, stop, revision, reverse=is_reversed)
     limit = request.limit
-    if is_plain:
+    if range_end and is_by_key(request):
         if limit > 0:
             return _Found(list(islice(versions, limit)), count, count > limit)
         return _Found(list(versions), count, False)
-    if limit > 0 and request.sort_order == _NONE and not _has_filter(request):
+    if limit > 0 and request.sort_order == _NONE and not has_filter(request):
         # As in etcd: without an order the limit comes first, and what it left is sorted.
         versions = islice(versions, limit + 1)
-    chosen = _filtered_and_sorted(store, request, versions, is_latest=revision is None)
+    chosen = [(key, packed) for _, key, packed in sorted_rows(store, request, versions)]
     if 0 < limit < len(chosen):
         return _Found(chosen[:limit], count, True)
     return _Found(chosen, count, False)
 
 
-def _has_filter(request: RangeRequest) -> bool:
+def is_by_key(request: RangeRequest) -> bool:
+    """Whether the answer is all keys of the range, in their own order or its reverse."""
+    return request.sort_target == _BY_KEY and not has_filter(request)
+
+
+def has_filter(request: RangeRequest) -> bool:
+    """Whether a revision is asked for that not all pairs have."""
     return bool(
         request.min_mod_revision
         or request.max_mod_revision
@@ -221,10 +234,13 @@ def _has_filter(request: RangeRequest) -> bool:
     )
 
 
-def _filtered_and_sorted(
-    store: Store, request: RangeRequest, versions: Iterable[_Version], *, is_latest: bool
-) -> list[_Version]:
-    """Apply the filters, then the sort; equal ones stay in key order."""
+def sorted_rows(
+    store: Store, request: RangeRequest, versions: Iterable[KeyVersion]
+) -> list[tuple[bytes | int, bytes, int]]:
+    """Apply the filters, then the sort; equal ones stay in key order.
+
+    Returns what is sorted by, the key, and the packed revision.
+    """
     min_mod, max_mod = request.min_mod_revision, request.max_mod_revision
     min_create, max_create = request.min_create_revision, request.max_create_revision
     target = request.sort_target
@@ -236,7 +252,7 @@ def _filtered_and_sorted(
             continue
         create = version = 0
         if needs_facts:
-            create, version = _facts(store, key, packed, is_latest)
+            create, version = _facts(store, key, packed)
             if (max_create and create > max_create) or (min_create and create < min_create):
                 continue
         if target == _BY_KEY:
@@ -253,22 +269,28 @@ def _filtered_and_sorted(
     # Order NONE of a target other than the key means ascending, and keys are ascending already.
     if target != _BY_KEY or request.sort_order == _DESCEND:
         rows.sort(key=itemgetter(0), reverse=request.sort_order == _DESCEND)
-    return [(key, packed) for _, key, packed in rows]
+    return rows
 
 
-def _facts(store: Store, key: bytes, packed: int, is_latest: bool) -> tuple[int, int]:
-    """Return create revision and version."""
-    if is_latest:
-        _, create_revision, version = store.index.facts(key)
+def encode_pair(store: Store, key: bytes, packed: int, keys_only: bool) -> bytes:
+    """Return one element of the ``kvs`` field of a serialized RangeResponse."""
+    record = _without_value(store, key, packed) if keys_only else store.scanned_record(packed)
+    return b"".join((b"\x12", varint(len(record)), record))
+
+
+def _facts(store: Store, key: bytes, packed: int) -> tuple[int, int]:
+    """Return create revision and version of a change."""
+    latest, create_revision, version = store.index.facts(key)
+    if latest == packed:
         return create_revision, version
     message = parse_record(store.scanned_record(packed))
     return message.create_revision, message.version
 
 
-def _without_value(store: Store, key: bytes, packed: int, is_latest: bool) -> bytes:
-    """Return the record without its value; from memory alone at the current revision."""
-    if is_latest:
-        create_revision, version = _facts(store, key, packed, True)
+def _without_value(store: Store, key: bytes, packed: int) -> bytes:
+    """Return the record without its value; from memory alone if it is the latest of its key."""
+    latest, create_revision, version = store.index.facts(key)
+    if latest == packed:
         return encode_record(
             key, create_revision, packed >> MAIN_SHIFT, version, b"", store.leases.get(key, 0)
         )

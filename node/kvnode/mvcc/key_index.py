@@ -8,8 +8,9 @@ A million keys have to fit into a few hundred megabytes, so there is no object p
   revisions in order, deletions among them.  Version and create revision are those of ``rn`` and 0 if
   that is a deletion; those of older versions stand in the records.
 
-Arrays and integers are invisible to Python's cycle collector, so a big index does not make its pauses
-longer.  Past 2^38 main revisions an array's numbers overflow and the history becomes a plain list.
+Python's cycle collector looks at the arrays and at the lists of keys: whoever runs a member keeps old
+objects out of its way.  Past 2^38 main revisions an array's numbers overflow and the history becomes a
+plain list.
 
 Example: put at 5, put at 7, delete at 9 and again put at 12 make the history
 ``[1, 12, 5.0, 7.0, 9.0t, 12.0]``.
@@ -22,17 +23,21 @@ revisions alone.
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from heapq import merge
+from itertools import islice
 from typing import Final, TypeAlias
 
 from sortedcontainers import SortedList
 
 from kvnode.mvcc.revision import MAIN_SHIFT, NO_REVISION
 
-__all__ = ["KeyIndex"]
+__all__ = ["FLIPS_KEPT", "Flip", "KeyIndex"]
 
 History: TypeAlias = MutableSequence[int]
+
+#: A key that appeared or disappeared: (main revision, key, +1 or -1).
+Flip: TypeAlias = tuple[int, bytes, int]
 
 #: Where a history's revisions begin.
 _FIRST: Final = 2
@@ -51,8 +56,8 @@ class KeyIndex:
         self._entries: dict[bytes, int | History] = {}
         self._live: SortedList[bytes] = SortedList()
         self._dead: SortedList[bytes] = SortedList()
-        #: ``(main, key, +1 or -1)``, oldest first.
-        self._flips: deque[tuple[int, bytes, int]] = deque(maxlen=FLIPS_KEPT)
+        #: Oldest first.
+        self._flips: deque[Flip] = deque(maxlen=FLIPS_KEPT)
         #: The flips after this revision were all recorded, though the oldest may have been dropped.
         self._flips_complete_since = 0
 
@@ -155,16 +160,30 @@ class KeyIndex:
         packed = entry[position - 1]
         return NO_REVISION if packed & 1 else packed
 
+    def key_count(self, start: bytes, stop: bytes | None) -> int:
+        """Return how many keys of the range a read at an old revision looks at, in O(log n)."""
+        dead = self._dead
+        end = len(dead) if stop is None else dead.bisect_left(stop)
+        return self.count(start, stop) + max(0, end - dead.bisect_left(start))
+
+    def slice_at(
+        self, start: bytes, stop: bytes | None, revision: int, limit: int, *, reverse: bool = False
+    ) -> tuple[list[tuple[bytes, int]], bytes | None]:
+        """Look at the first ``limit`` keys of the range, whether they were live at ``revision`` or not.
+
+        Returns (key, version) of those that were, and the last key looked at; None behind the end.
+        """
+        keys = list(islice(self._keys(start, stop, reverse), limit))
+        at = self.at
+        versions = [(key, packed) for key in keys if (packed := at(key, revision))]
+        return versions, keys[-1] if len(keys) == limit else None
+
     def versions_at(
         self, start: bytes, stop: bytes | None, revision: int, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, int]]:
         """Yield (key, version) for the keys of the range that were live at ``revision``."""
-        keys = self._live.irange(start, stop, inclusive=(True, False), reverse=reverse)
-        if self._dead:
-            dead = self._dead.irange(start, stop, inclusive=(True, False), reverse=reverse)
-            keys = merge(keys, dead, reverse=reverse)
         at = self.at
-        for key in keys:
+        for key in self._keys(start, stop, reverse):
             packed = at(key, revision)
             if packed:
                 yield key, packed
@@ -174,11 +193,16 @@ class KeyIndex:
 
         Exact at any revision; without walking the range at one since when few keys came and went.
         """
+        count = self.known_count_at(start, stop, revision)
+        return sum(1 for _ in self.versions_at(start, stop, revision)) if count is None else count
+
+    def known_count_at(self, start: bytes, stop: bytes | None, revision: int) -> int | None:
+        """``count_at``, if it can be told without walking the range; else None."""
         flips = self._flips
         is_full = len(flips) == FLIPS_KEPT
         known_since = flips[0][0] if is_full else self._flips_complete_since
         if revision < known_since:
-            return sum(1 for _ in self.versions_at(start, stop, revision))
+            return None
         count = self.count(start, stop)
         for main, key, step in reversed(flips):
             if main <= revision:
@@ -240,6 +264,14 @@ class KeyIndex:
 
     # Rebuilding.
 
+    @property
+    def restore_first(self) -> Callable[[bytes, int], int | History]:
+        """Like ``restore``, for a first version: if another object is returned the key was known already.
+
+        The dictionary's own method: called a million times at start.
+        """
+        return self._entries.setdefault
+
     def restore(self, key: bytes, packed: int, create_revision: int, version: int) -> None:
         """Take the next record in order of revision; ``restored`` must follow the last one."""
         entry = self._entries.get(key)
@@ -255,17 +287,33 @@ class KeyIndex:
             entry[1] = create_revision
             self._append(key, entry, packed)
 
-    def restored(self, current_revision: int) -> None:
-        """All records were taken: put the keys in order, at once rather than one by one."""
+    def restored(self, flips: Iterable[Flip], flips_complete_since: int) -> None:
+        """All records were taken: put the keys in order, at once rather than one by one.
+
+        Args:
+            flips: the last appearances and disappearances of keys, oldest first.
+            flips_complete_since: all that happened after this revision are among them.
+        """
         live: list[bytes] = []
         dead: list[bytes] = []
         for key, entry in self._entries.items():
-            is_dead = not isinstance(entry, int) and entry[-1] & 1
-            (dead if is_dead else live).append(key)
+            if isinstance(entry, int) or not entry[-1] & 1:
+                live.append(key)
+            else:
+                dead.append(key)
         self._live = SortedList(live)
         self._dead = SortedList(dead)
         self._flips.clear()
-        self._flips_complete_since = current_revision
+        self._flips.extend(flips)
+        self._flips_complete_since = flips_complete_since
+
+    def _keys(self, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[bytes]:
+        """Yield all keys of the range, also those that only have a past."""
+        keys = self._live.irange(start, stop, inclusive=(True, False), reverse=reverse)
+        if not self._dead:
+            return keys
+        dead = self._dead.irange(start, stop, inclusive=(True, False), reverse=reverse)
+        return merge(keys, dead, reverse=reverse)
 
     def _append(self, key: bytes, entry: History, packed: int) -> None:
         try:

@@ -13,9 +13,11 @@ from kvnode.storage.errors import StorageCorruptError
 __all__ = [
     "encode_delete_event",
     "encode_deletion",
+    "encode_first_facts",
     "encode_put_event",
     "encode_record",
     "encode_tombstone",
+    "key_of_first",
     "key_of_record",
     "length_prefixed",
     "parse_record",
@@ -113,3 +115,34 @@ def key_of_record(record: bytes) -> bytes:
     if size < 0x80:
         return record[2 : 2 + size]
     return parse_record(record).key
+
+
+def encode_first_facts(main: int) -> bytes:
+    """Return what stands behind the key in the record of a key that was created at ``main``."""
+    encoded = varint(main)
+    return b"".join((b"\x10", encoded, b"\x18", encoded, b"\x20\x01"))
+
+
+def key_of_first(record: bytes, facts: bytes) -> bytes:
+    """Return the key of a record that is its key's first version and has no lease; else nothing.
+
+    Nothing, too, for long keys and values: those are parsed as all others are.
+    """
+    size = record[1]
+    at = 2 + size
+    if size >= 0x80 or not record.startswith(facts, at):
+        return b""
+    key = record[2:at]
+    at += len(facts)
+    end = len(record)
+    if at == end:
+        return key
+    if record[at] != 0x2A:
+        return b""
+    # The value's length, of one byte or two, and nothing behind the value.
+    size = record[at + 1]
+    at += 2
+    if size >= 0x80:
+        size = size & 0x7F | record[at] << 7
+        at += 1
+    return key if at + size == end else b""

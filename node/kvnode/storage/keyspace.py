@@ -110,11 +110,12 @@ def split_revision_key(key: bytes) -> tuple[int, int, bool]:
     Raises:
         ValueError: ``key`` is no revision key.
     """
-    length = len(key)
-    if key[:1] != REVISION_PREFIX or length not in (17, 18) or (length == 18 and key[17:] != _TOMBSTONE):
-        raise ValueError(f"not a revision key: {key.hex()}")
-    _, main, sub = _unpack_revision(key)
-    return main, sub, length == 18
+    is_deletion = len(key) == 18 and key.endswith(_TOMBSTONE)
+    if len(key) == 17 or is_deletion:
+        prefix, main, sub = _unpack_revision(key)
+        if prefix == REVISION_PREFIX:
+            return main, sub, is_deletion
+    raise ValueError(f"not a revision key: {key.hex()}")
 
 
 def meta_key(name: str) -> bytes:
