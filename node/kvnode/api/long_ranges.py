@@ -77,7 +77,7 @@ class LongRanges:
                 return False
             reading.check()
             header = self._gate.encoded_header(reading.range.header_revision)
-            answer = header + reading.range.encoded()
+            answer = reading.range.encoded(header)
         except CompactedError as error:
             if reading.request.revision > 0:
                 self._fail(reading, error)

@@ -121,9 +121,13 @@ class LongRange:
             return False
         return True
 
-    def encoded(self) -> bytes:
-        """Return the serialized answer without its header, once all is read."""
-        parts = self._parts
+    def encoded(self, header: bytes) -> bytes:
+        """Return the serialized answer, once all is read.
+
+        Args:
+            header: a serialized message with nothing but the header.
+        """
+        parts = [header, *self._parts]
         if self._has_more:
             parts.append(b"\x18\x01")
         count = self._found if self._count is None else self._count
@@ -180,14 +184,17 @@ class LongRange:
 
     def _read_slice(self, store: Store) -> bool:
         """Read some of what waits; returns whether there was any."""
-        parts = self._parts
         keys_only = self._request.keys_only
-        size = size_bytes = 0
+        pairs: list[bytes] = []
+        size_bytes = 0
         for key, packed in islice(self._pending, SLICE_PAIRS):
             pair = encode_pair(store, key, packed, keys_only)
-            parts.append(pair)
-            size += 1
+            pairs.append(pair)
             size_bytes += len(pair)
             if size_bytes >= SLICE_BYTES:
                 break
-        return size > 0
+        if not pairs:
+            return False
+        # So that the end has few parts left to put together, and to free.
+        self._parts.append(b"".join(pairs))
+        return True
