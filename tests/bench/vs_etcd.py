@@ -11,30 +11,20 @@ Needs what ``tests/kube/kube build`` compiles.  All traffic stays on 127.0.0.1.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import re
-import shlex
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvtest.ports import free_ports
+import etcd_benchmark
+from servers import PROGRAMS, SERVERS, Cluster, running_cluster
 
-PROGRAMS = Path(os.environ.get("KUBE_DIR", "/var/tmp/kube")) / "bin"
-SERVERS = {
-    "etcd": f"{PROGRAMS}/etcd --log-level error",
-    "ours": f"{sys.executable} -m kvnode --log-level error",
-}
 START_TIMEOUT_S = 60
-ROW_TIMEOUT_S = 300
 
 _PUT = "put --key-size=8 --val-size=256 --key-space-size=100000"
 _TXN_PUT = "txn-put --key-size=8 --val-size=256 --txn-ops=4 --key-space-size=100000"
@@ -53,10 +43,6 @@ ROWS = {
 }
 
 
-class RowFailedError(Exception):
-    """The benchmark reported errors, or no rate."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     rate: float
@@ -73,83 +59,32 @@ class Results:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    members: list[subprocess.Popen[bytes]]
-    endpoints: str
-
-    def accepts_write(self) -> bool:
-        limits = ("--command-timeout", "500ms", "--dial-timeout", "500ms")
-        command = [PROGRAMS / "etcdctl", "--endpoints", self.endpoints, *limits, "put", "foo", "x" * 256]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-    def measure(self, arguments: str) -> Measurement:
-        done = subprocess.run(
-            [PROGRAMS / "benchmark", f"--endpoints={self.endpoints}", *shlex.split(arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=ROW_TIMEOUT_S,
-            check=False,
-        )
-        rates = re.findall(r"Requests/sec:\s*([\d.]+)", done.stdout)
-        p99s = re.findall(r"99% in ([\d.]+) secs", done.stdout)
-        if done.returncode != 0 or not rates or "Error distribution" in done.stdout:
-            raise RowFailedError(" ".join(done.stdout[-300:].split()))
-        return Measurement(rate=float(rates[-1]), p99_s=float(p99s[-1]) if p99s else float("nan"))
-
-    def resident_bytes(self) -> int:
-        pages = [int(Path(f"/proc/{member.pid}/statm").read_text().split()[1]) for member in self.members]
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE") // len(pages)
-
-
-@contextlib.contextmanager
-def running_cluster(command: str, count: int, directory: Path) -> Iterator[Cluster]:
-    """Start ``count`` members with etcd's flags; they are killed at the end."""
-    ports = free_ports(2 * count)
-    clients = [f"http://127.0.0.1:{port}" for port in ports[:count]]
-    peers = [f"http://127.0.0.1:{port}" for port in ports[count:]]
-    initial = ",".join(f"m{index}={url}" for index, url in enumerate(peers))
-    members = []
-    try:
-        for index in range(count):
-            flags = {
-                "name": f"m{index}",
-                "data-dir": str(directory / f"m{index}"),
-                "listen-client-urls": clients[index],
-                "advertise-client-urls": clients[index],
-                "listen-peer-urls": peers[index],
-                "initial-advertise-peer-urls": peers[index],
-                "initial-cluster": initial,
-                "initial-cluster-state": "new",
-                "initial-cluster-token": "bench",
-            }
-            words = [*shlex.split(command), *(f"--{name}={value}" for name, value in flags.items())]
-            with (directory / f"m{index}.log").open("wb") as log:
-                members.append(subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
-        yield Cluster(members=members, endpoints=",".join(clients).replace("http://", ""))
-    finally:
-        for member in members:
-            member.send_signal(signal.SIGKILL)
-            member.wait()
+def accepts_write(cluster: Cluster) -> bool:
+    endpoints = ",".join(cluster.endpoints)
+    limits = ("--command-timeout", "500ms", "--dial-timeout", "500ms")
+    command = [PROGRAMS / "etcdctl", "--endpoints", endpoints, *limits, "put", "foo", "x" * 256]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def run_round(command: str, members: int, rows: dict[str, str], results: Results) -> None:
     with tempfile.TemporaryDirectory(prefix="kvcluster-bench-", dir="/var/tmp") as directory:
         started_s = time.monotonic()
         with running_cluster(command, members, Path(directory)) as cluster:
-            while not cluster.accepts_write():
-                ended = any(member.poll() is not None for member in cluster.members)
-                if ended or time.monotonic() - started_s > START_TIMEOUT_S:
-                    log = (Path(directory) / "m0.log").read_text()[-2000:]
-                    sys.exit(f"{command}: takes no write; the log of its first member ends:\n{log}")
+            while not accepts_write(cluster):
+                cluster.check_alive()
+                if time.monotonic() - started_s > START_TIMEOUT_S:
+                    sys.exit(f"{command}: takes no write")
             results.first_write_s.append(time.monotonic() - started_s)
             for name, arguments in rows.items():
                 try:
-                    results.rows.setdefault(name, []).append(cluster.measure(arguments))
-                except (RowFailedError, subprocess.TimeoutExpired) as error:
+                    measured = etcd_benchmark.run(",".join(cluster.endpoints), arguments)
+                except (etcd_benchmark.FailedError, subprocess.TimeoutExpired) as error:
                     results.failures[name] = str(error)
-            results.resident_bytes.append(cluster.resident_bytes())
+                    continue
+                row = Measurement(rate=measured["per_s"], p99_s=measured["p99_ms"] / 1e3)
+                results.rows.setdefault(name, []).append(row)
+            sizes = [cluster.resident_bytes(index) for index in range(members)]
+            results.resident_bytes.append(sum(sizes) // members)
 
 
 def report(etcd: Results, ours: Results, rows: dict[str, str]) -> list[dict[str, object]]:
