@@ -1,55 +1,24 @@
 """A real member that is sent a leader's state while its disk or its readers are slow."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kvnode.apply.applier import Applier
 from kvnode.apply.commands import CommandKind, encode_command
 from kvnode.pb import rpc_pb2 as rpc
-from kvnode.raft.messages import Heartbeat, InstallSnapshot, Message
+from kvnode.raft.messages import Heartbeat, InstallSnapshot
 from kvnode.raft.types import Entry, EntryKind, MemberId, SnapshotMetadata
 from kvnode.server.config import NodeConfig
 from kvnode.server.member import Member
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotWriter
 from kvtest.local_member import local_config
+from kvtest.silence import Silence
 
 PEERS = {"m1": ("http://127.0.0.1:2380",), "m2": ("http://127.0.0.1:2480",)}
 TERM = 5
-
-
-class Silence:
-    """A network on which nobody answers; both the network and the transport."""
-
-    def bind(self) -> None:
-        pass
-
-    async def ask_cluster(self, url: str, timeout_s: float) -> dict[str, Any]:
-        raise OSError(url)
-
-    def connect(self, handler: object) -> "Silence":
-        return self
-
-    async def listen(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-    def set_peer(self, member_id: int, urls: Sequence[str]) -> None:
-        pass
-
-    def remove_peer(self, member_id: int) -> None:
-        pass
-
-    def send(self, messages: Iterable[Message]) -> None:
-        for _ in messages:
-            pass
-
-    def connected(self, member_id: int) -> bool:
-        return False
 
 
 class SlowThread:

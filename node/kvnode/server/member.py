@@ -62,6 +62,7 @@ from kvnode.server.upkeep import Upkeep
 from kvnode.status import KvError
 from kvnode.storage.data_dir import DataDirectory, DataDirectoryLockedError, Identity, OpenData
 from kvnode.storage.engine import Engine
+from kvnode.storage.errors import StorageCorruptError
 from kvnode.storage.leveldb import LevelDbEngines
 from kvnode.storage.log_store import LogStore
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotInstaller, SnapshotWriter
@@ -191,7 +192,8 @@ class Member:
         network.bind()
         stats = MemberStats()
         try:
-            data = _open_data_dir(config, stats)
+            engines = LevelDbEngines(on_state_write=stats.backend_commit_s.observe)
+            data = _open_data_dir(config, engines)
             try:
                 identity, opened = await _open(config, network, data)
                 try:
@@ -212,6 +214,7 @@ class Member:
         except BaseException:
             await member.stop()
             raise
+        engines.on_damage = member.found_damage
         member._run()
         return member
 
@@ -263,6 +266,15 @@ class Member:
         self.driver.stop()
         self.proposals.abandon()
         self._reads.abandon()
+
+    def found_damage(self, error: StorageCorruptError) -> None:
+        """Something that was stored can't be read back: this member must not serve.  From any thread.
+
+        Whoever read it, a request, a watch, a snapshot for a peer: what else is damaged nobody knows.
+        """
+        log.error("this member's data are damaged: %s", error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self.fail, error)
 
     def guarded(self, work: Callable[[], ResultT]) -> ResultT | None:
         """Do something that must not fail; if it does, this member can't go on."""
@@ -917,11 +929,10 @@ class Member:
 _GROWING = frozenset({CommandKind.PUT, CommandKind.TXN, CommandKind.LEASE_GRANT})
 
 
-def _open_data_dir(config: NodeConfig, stats: MemberStats) -> DataDirectory:
+def _open_data_dir(config: NodeConfig, engines: LevelDbEngines) -> DataDirectory:
     path = config.data_dir
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        engines = LevelDbEngines(on_state_write=stats.backend_commit_s.observe)
         return DataDirectory(path, engines, wal_dir=config.wal_dir)
     except DataDirectoryLockedError as error:
         raise StartError(str(error), exit_code=ExitCode.OTHER) from error

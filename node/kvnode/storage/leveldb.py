@@ -135,10 +135,12 @@ class _InUse:
     places at once.
     """
 
-    __slots__ = ("_calls", "_idle", "_is_closed", "_lock", "_path")
+    __slots__ = ("_calls", "_idle", "_is_closed", "_lock", "_path", "on_damage")
 
     def __init__(self, path: str) -> None:
         self._path = path
+        #: Hears, in the thread that reads, of what could not be read back.
+        self.on_damage: Callable[[StorageCorruptError], None] | None = None
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._calls = 0
@@ -186,7 +188,7 @@ class _View:
         try:
             value: bytes | None = self._get(key, verify_checksums=True)
         except (plyvel.Error, RuntimeError) as error:
-            _raise_for_read(self.path, error)
+            _raise_for_read(self.path, error, self._in_use.on_damage)
         return value
 
     def iterate(
@@ -214,7 +216,7 @@ class _View:
                     return
                 limit = min(limit * 4, _STEP_RECORDS)
         except (plyvel.Error, RuntimeError) as error:
-            _raise_for_read(self.path, error)
+            _raise_for_read(self.path, error, in_use.on_damage)
         finally:
             if raw is not None:
                 raw.close()
@@ -265,6 +267,10 @@ class LevelDbEngine(_View):
         #: Hears how long each write took, in seconds.
         self.on_write: Callable[[float], None] | None = None
         self._known_logs: list[str] = []
+
+    def tell_damage(self, on_damage: Callable[[StorageCorruptError], None]) -> None:
+        """Let ``on_damage`` hear of what this engine and its snapshots can't read back, whoever reads."""
+        self._in_use.on_damage = on_damage
 
     def batch(self) -> LevelDbBatch:
         try:
@@ -323,7 +329,7 @@ class LevelDbEngine(_View):
                 try:
                     self._db.compact_range(start=part_start, stop=part_stop)
                 except plyvel.Error as error:
-                    _raise_for_read(self.path, error)
+                    _raise_for_read(self.path, error, self._in_use.on_damage)
 
     def approximate_size_bytes(self) -> int:
         """Sum of the file sizes: one directory listing, so not for every request."""
@@ -384,16 +390,25 @@ class LevelDbEngines:
 
     def __init__(self, on_state_write: Callable[[float], None] | None = None) -> None:
         self._on_state_write = on_state_write
+        #: Hears, in the thread that reads, of what an open database could not read back.
+        self.on_damage: Callable[[StorageCorruptError], None] | None = None
 
     def log(self, path: Path, *, create: bool) -> LevelDbEngine:
         """Return the log's database."""
-        return LevelDbEngine(path, LOG_OPTIONS, create=create)
+        engine = LevelDbEngine(path, LOG_OPTIONS, create=create)
+        engine.tell_damage(self._damaged)
+        return engine
 
     def state(self, path: Path, *, create: bool) -> LevelDbEngine:
         """Return a state database."""
         engine = LevelDbEngine(path, STATE_OPTIONS, create=create)
         engine.on_write = self._on_state_write
+        engine.tell_damage(self._damaged)
         return engine
+
+    def _damaged(self, error: StorageCorruptError) -> None:
+        if self.on_damage is not None:
+            self.on_damage(error)
 
 
 def _open(path: str, options: LevelDbOptions, *, create: bool) -> Any:
@@ -481,10 +496,15 @@ def _steps_back(
     return records, True
 
 
-def _raise_for_read(path: str, error: Exception) -> NoReturn:
+def _raise_for_read(
+    path: str, error: Exception, on_damage: Callable[[StorageCorruptError], None] | None
+) -> NoReturn:
     """Raise what a failed read means.  Whatever LevelDB can't read back is damage to this copy."""
     if isinstance(error, plyvel.Error):
-        raise StorageCorruptError(path, str(error)) from error
+        damage = StorageCorruptError(path, str(error))
+        if on_damage is not None:
+            on_damage(damage)
+        raise damage from error
     if "closed" in str(error):
         raise StorageClosedError(path, "closed") from error
     raise error
