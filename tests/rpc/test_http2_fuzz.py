@@ -41,6 +41,8 @@ SESSIONS, BLOCKS = 1000, 4000
 #: Octets of each sending that may be changed, by part.
 MUTATIONS = (0, 0, 0, 0, 3, 3)
 
+pytestmark = pytest.mark.timeout(300)
+
 QUICK = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 ERROR_CODES = {value for name, value in vars(ErrorCode).items() if name.isupper()}

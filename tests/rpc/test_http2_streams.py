@@ -251,6 +251,24 @@ async def test_a_large_body_is_taken_for_those_who_want_all_of_it(client: WireCl
     assert client.answers[stream_id].body == body
 
 
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ((7).to_bytes(4, "big") + b"x", ErrorCode.PROTOCOL_ERROR),
+        (b"long of it", ErrorCode.FRAME_SIZE_ERROR),
+    ],
+    ids=["of-itself", "too-long"],
+)
+async def test_a_stream_that_was_never_opened_is_not_reset(
+    client: WireClient, payload: bytes, code: int
+) -> None:
+    """Found by the fuzzer: a priority that was wrong had its stream reset, which a request then opened."""
+    client.send(frame(h2.PRIORITY, 0, 7, payload))
+    client.take()
+    assert client.goaways[-1][1] == code
+    assert client.answers == {}
+
+
 # Header tables.
 
 

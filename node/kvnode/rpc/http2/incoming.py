@@ -198,6 +198,9 @@ class Incoming(Outgoing):
                 stream.is_local_closed = stream.is_remote_closed = True
                 self._send_reset(stream.id, fault.error_code)
                 stream.cancelled()
+            elif fault.stream_id > self._last_stream_id or not fault.stream_id & 1:
+                # What was never opened can't be reset (RFC 9113 section 6.4).
+                raise Http2ConnectionError(fault.error_code, str(fault)) from fault
             else:
                 self._send_reset(fault.stream_id, fault.error_code)
 
