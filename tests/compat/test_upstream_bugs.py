@@ -90,7 +90,7 @@ async def test_13766_crashes_under_load_leave_all_members_at_one_revision(cluste
 @pytest.mark.parametrize("seed", range(4))
 def test_14370_a_single_member_acknowledges_nothing_that_a_crash_can_take(seed: int) -> None:
     """The simulated disk forgets at a crash what was not synced; the world checks every acknowledgement."""
-    plan = SimPlan(voters=1, seconds=6.0, crashes=2.0, repair_s=(0.01, 0.1), slow_disks=0.5, max_members=1)
+    plan = SimPlan(voters=1, seconds=12.0, crashes=4.0, repair_s=(0.01, 0.1), slow_disks=0.5, max_members=1)
     world = SimWorld(seed, plan)
     world.run()
     assert world.counts["crash"] >= 3, world.counts
