@@ -345,7 +345,17 @@ check('cluster/members', async members => {
   equal(listed.map(member => member.name).sort(), ['m1', 'm2', 'm3']);
   equal(listed.flatMap(member => member.clientURLs).sort(), [...members.endpoints].sort());
   const joining = await ask('new-member');
-  const added = await cli.cluster.memberAdd({ peerURLs: [joining.peer_url], isLearner: true });
+  let added;
+  await eventually('added', async () => {
+    try {
+      added = await cli.cluster.memberAdd({ peerURLs: [joining.peer_url], isLearner: true });
+      return true;
+    } catch (error) {
+      // The members have known each other for a few seconds only.
+      ok(error.message.endsWith('etcdserver: unhealthy cluster'), error.message);
+      return false;
+    }
+  });
   equal([added.member.isLearner, added.members.length], [true, 4]);
   await ask('start-member');
   await eventually('promoted', async () => {
@@ -357,7 +367,7 @@ check('cluster/members', async members => {
     }
   });
   await cli.cluster.memberRemove({ ID: added.member.ID });
-  equal((await cli.cluster.memberList({})).members.length, 3);
+  await eventually('gone', async () => (await cli.cluster.memberList({})).members.length === 3);
   await ask('drop-member');
   await refused('nobody', GRPCNotFoundError, 'etcdserver: member not found', () => cli.cluster.memberRemove({ ID: '4711' }));
 });

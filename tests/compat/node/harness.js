@@ -10,6 +10,7 @@ const path = require('path');
 const readline = require('readline');
 
 const CHECK_TIMEOUT_MS = 60_000;
+const CLEANUP_TIMEOUT_MS = 5_000;
 
 const checks = new Map();
 const input = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -87,7 +88,10 @@ async function outcome(name, members) {
   } finally {
     clearTimeout(timer);
     for (const action of cleanups.reverse()) {
-      await action();
+      // A client that hangs must not keep the others from being checked.
+      await Promise.race([action(), new Promise(resolve => setTimeout(resolve, CLEANUP_TIMEOUT_MS).unref())]).catch(
+        error => console.error(`cleaning up after ${name}:`, error),
+      );
     }
   }
 }

@@ -360,7 +360,19 @@ async def members_listed(members: Members) -> None:
 async def member_change(members: Members) -> None:
     async with client_of(members) as client:
         joining = ask("new-member")
-        added = await client.add_member([joining["peer_url"]])
+        added: Any = None
+
+        async def is_added() -> bool:
+            nonlocal added
+            try:
+                added = await client.add_member([joining["peer_url"]])
+            except exceptions.ConnectionFailedError as error:
+                # The members have known each other for a few seconds only.
+                equal("not yet", str(error), "etcdserver: unhealthy cluster")
+                return False
+            return True
+
+        await eventually_async("added", is_added)
         equal("added", list(added.peer_urls), [joining["peer_url"]])
         ask("start-member")
         names: dict[int, str] = {}

@@ -33,6 +33,7 @@ import io.etcd.jetcd.Txn;
 import io.etcd.jetcd.Watch;
 import io.etcd.jetcd.auth.Permission;
 import io.etcd.jetcd.cluster.Member;
+import io.etcd.jetcd.cluster.MemberAddResponse;
 import io.etcd.jetcd.common.exception.CompactedException;
 import io.etcd.jetcd.common.exception.EtcdException;
 import io.etcd.jetcd.election.CampaignResponse;
@@ -590,7 +591,17 @@ public final class Checks {
                 listed.stream().flatMap(m -> m.getClientURIs().stream()).map(String::valueOf).sorted().toList(),
                 endpoints(members()).stream().sorted().toList());
         String peer = ask("new-member").getString("peer_url");
-        var added = got(cluster.addMember(List.of(URI.create(peer)), true));
+        List<MemberAddResponse> answers = new ArrayList<>();
+        eventually("added", () -> {
+            try {
+                return answers.add(got(cluster.addMember(List.of(URI.create(peer)), true)));
+            } catch (EtcdException error) {
+                // The members have known each other for a few seconds only.
+                equal("not yet", error.getMessage(), "etcdserver: unhealthy cluster");
+                return false;
+            }
+        });
+        MemberAddResponse added = answers.get(0);
         is("a learner", added.getMember().isLearner() && added.getMembers().size() == 4);
         long id = added.getMember().getId();
         ask("start-member");
@@ -607,7 +618,7 @@ public final class Checks {
             }
         });
         got(cluster.removeMember(id));
-        equal("members", got(cluster.listMember()).getMembers().size(), 3);
+        eventually("gone", () -> got(cluster.listMember()).getMembers().size() == 3);
         ask("drop-member");
         refused("nobody", NOT_FOUND, "etcdserver: member not found", () -> cluster.removeMember(4711));
     }
