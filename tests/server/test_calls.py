@@ -5,8 +5,11 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from kvnode.pb.rpc_pb2 import LeaseTimeToLiveResponse
 from kvnode.server.calls import LeaderCalls
+from kvnode.server.errors import NoLeaderError
+from kvnode.status import KvError
 
 OLD, NEW = 1, 2
 
@@ -50,11 +53,12 @@ class FollowerOfASilentLeader:
 
 async def test_a_renewal_that_the_old_leader_does_not_answer_goes_to_the_next() -> None:
     member = FollowerOfASilentLeader()
-    renewal: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    LeaderCalls(cast(Any, member)).lease_renew(1, renewal.set_result)
+    renewed: asyncio.Future[int | KvError] = asyncio.get_running_loop().create_future()
+    calls = LeaderCalls(cast(Any, member))
+    calls.lease_renew(1, renewed.set_result)
     await member.elect()
     async with asyncio.timeout(10.0):
-        assert await renewal == 7
+        assert await renewed == 7
     assert not member.has_subscribers()
 
 
@@ -66,3 +70,11 @@ async def test_a_question_about_a_lease_that_the_old_leader_does_not_answer_goes
     async with asyncio.timeout(10.0):
         assert (await asked).TTL == 7
     assert not member.has_subscribers()
+
+
+async def test_without_a_leader_until_the_timeout_the_error_says_so() -> None:
+    member = FollowerOfASilentLeader()
+    member.config.request_timeout_s = 0.01
+    member.leader_id = 0
+    with pytest.raises(NoLeaderError):
+        await LeaderCalls(cast(Any, member)).lease_time_to_live(1, keys=False)

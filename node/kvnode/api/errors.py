@@ -8,7 +8,6 @@ from kvnode.status import KvError, StatusCode
 __all__ = [
     "BadMemberUrlsError",
     "LearnerNotSupportedError",
-    "NoLeaderError",
     "RequestTooLargeError",
     "WrongVersionFormatError",
     "malformed_message",
@@ -21,13 +20,6 @@ class LearnerNotSupportedError(KvError):
 
     code = StatusCode.FAILED_PRECONDITION
     text = "rpc not supported for learner"
-
-
-class NoLeaderError(KvError):
-    """The client asked (``hasleader``) not to be served by a member that is cut off."""
-
-    code = StatusCode.UNAVAILABLE
-    text = "no leader"
 
 
 class RequestTooLargeError(KvError):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from kvnode.api.errors import LearnerNotSupportedError, NoLeaderError, malformed_request
+from kvnode.api.errors import LearnerNotSupportedError, malformed_request
 from kvnode.api.port import Call, RpcError, UnaryCall, UnaryHandler
 from kvnode.auth.caller import Caller
 from kvnode.auth.errors import AuthRevisionOldError, InvalidTokenError, UserEmptyError
 from kvnode.mvcc.records import varint
 from kvnode.pb.rpc_pb2 import ResponseHeader
+from kvnode.server.errors import NoLeaderError
 from kvnode.status import KvError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import cast
 
-from kvnode.api.errors import NoLeaderError, WrongVersionFormatError
+from kvnode.api.errors import WrongVersionFormatError
 from kvnode.api.gate import Access, Gate
 from kvnode.api.port import Method, RpcError, StreamCall, StreamMethod, UnaryMethod
 from kvnode.api.streams import Streams, parse
@@ -35,7 +35,7 @@ from kvnode.pb.rpc_pb2 import (
     StatusRequest,
     StatusResponse,
 )
-from kvnode.server.errors import NotLeaderError
+from kvnode.server.errors import NoLeaderError, NotLeaderError
 from kvnode.status import StatusCode
 
 __all__ = ["MaintenanceService"]

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple
 
-from kvnode.api.errors import NoLeaderError
 from kvnode.api.gate import Gate
 from kvnode.apply.reads import execute_range
 from kvnode.pb.rpc_pb2 import AlarmType, RangeRequest
+from kvnode.server.errors import NoLeaderError
 from kvnode.status import KvError
 
 __all__ = ["CheckResult", "HealthAnswer", "Probes"]

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from kvnode.api.errors import NoLeaderError, malformed_message
+from kvnode.api.errors import malformed_message
 from kvnode.api.gate import Gate
 from kvnode.api.port import RpcError, StreamCall, StreamHandler
 from kvnode.api.pushed import PushedCall, PushHandler, Receiver
-from kvnode.server.errors import StoppedError
+from kvnode.server.errors import NoLeaderError, StoppedError
 from kvnode.status import KvError
 
 __all__ = ["Streams", "parse"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvnode.pb.rpc_pb2 import LeaseTimeToLiveResponse
-from kvnode.server.errors import NotLeaderError, RequestTimeoutError
+from kvnode.server.errors import NoLeaderError, NotLeaderError, RequestTimeoutError
 from kvnode.status import KvError, StatusCode
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ async def ask_leader(
     while True:
         left_s = deadline_s - member.now_s()
         if left_s <= 0:
-            raise RequestTimeoutError
+            raise RequestTimeoutError if member.leader_id else NoLeaderError
         try:
             if member.is_leader:
                 return await answer_call(member, method, payload)

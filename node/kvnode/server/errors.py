@@ -9,6 +9,7 @@ __all__ = [
     "LeaderChangedError",
     "LeaderFailureTimeoutError",
     "LearnerNotReadyError",
+    "NoLeaderError",
     "NotEnoughStartedMembersError",
     "NotLeaderError",
     "RequestTimeoutError",
@@ -38,6 +39,13 @@ class ConnectionTimeoutError(KvError):
 
     code = StatusCode.UNAVAILABLE
     text = "request timed out, possibly due to connection lost"
+
+
+class NoLeaderError(KvError):
+    """This member knows no leader, and what was asked for needs one."""
+
+    code = StatusCode.UNAVAILABLE
+    text = "no leader"
 
 
 class LeaderChangedError(KvError):

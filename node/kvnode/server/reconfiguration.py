@@ -24,6 +24,7 @@ from kvnode.raft.types import ConfChangeKind, MemberId
 from kvnode.server.calls import ask_leader
 from kvnode.server.errors import (
     LearnerNotReadyError,
+    NoLeaderError,
     NotEnoughStartedMembersError,
     NotLeaderError,
     RequestTimeoutError,
@@ -87,6 +88,8 @@ class Reconfiguration:
             KvError: Not found, the URLs are taken, timeout.
         """
         attributes = MemberAttributes(MemberId(member_id), peer_urls=tuple(peer_urls))
+        # Another member may have added it a moment ago.
+        await self._member.confirm_linearizable()
         refused = self._member.applier.membership.check_attributes(attributes)
         if refused is not None:
             raise refused
@@ -110,9 +113,14 @@ class Reconfiguration:
 
     async def _on_leader(self, method: str, request: dict[str, object]) -> dict[str, object]:
         member = self._member
-        body = await ask_leader(
-            member, method, json.dumps(request).encode(), may_ask_again=_was_refused_by_follower
-        )
+        try:
+            body = await ask_leader(
+                member, method, json.dumps(request).encode(), may_ask_again=_was_refused_by_follower
+            )
+        except NoLeaderError:
+            if method == "member_add":
+                raise UnhealthyClusterError from None
+            raise
         result: dict[str, object] = json.loads(body)
         # The others have no reason to tell a removed member what came after it.
         if request.get("id") != member.member_id or method != "member_remove":
