@@ -71,6 +71,16 @@ async function refused(what, kind, text, action) {
   assert.fail(`${what}: not refused, but ${JSON.stringify(result)}`);
 }
 
+async function cleanUp(name) {
+  for (const action of cleanups.reverse()) {
+    try {
+      await action();
+    } catch (error) {
+      console.error(`cleaning up after ${name}:`, error);
+    }
+  }
+}
+
 async function outcome(name, members) {
   current = name;
   cleanups = [];
@@ -87,12 +97,8 @@ async function outcome(name, members) {
     return `${where}${error.constructor.name}: ${error.message}`.replaceAll('\n', ' | ');
   } finally {
     clearTimeout(timer);
-    for (const action of cleanups.reverse()) {
-      // A client that hangs must not keep the others from being checked.
-      await Promise.race([action(), new Promise(resolve => setTimeout(resolve, CLEANUP_TIMEOUT_MS).unref())]).catch(
-        error => console.error(`cleaning up after ${name}:`, error),
-      );
-    }
+    // A client that hangs must not keep the others from being checked.
+    await Promise.race([cleanUp(name), new Promise(resolve => setTimeout(resolve, CLEANUP_TIMEOUT_MS).unref())]);
   }
 }
 
