@@ -33,10 +33,11 @@ class Members:
         self._ends = contextlib.ExitStack()
         self._others: dict[str, dict[str, Any]] = {}
         self._joining: MemberProcess | None = None
+        self._killed: MemberProcess | None = None
         self.main = self._start("main", flags=_FLAGS)
         self._actions: dict[str, Callable[[], Any]] = {
             "kill-leader": self._kill_leader,
-            "restart": self.main.start,
+            "restart": self._restart,
             "new-member": self._new_member,
             "start-member": self._start_member,
             "drop-member": self._drop_member,
@@ -117,7 +118,14 @@ class Members:
     def _kill_leader(self) -> str:
         leader = self.main.leader()
         leader.kill()
+        self._killed = leader
         return leader.client_url
+
+    def _restart(self) -> None:
+        """Start again what was killed; a member that is to join has its own time."""
+        assert self._killed is not None
+        self._killed.start()
+        self._killed.wait_serving()
 
     def _new_member(self) -> dict[str, str]:
         self._joining = self.main.new_member()

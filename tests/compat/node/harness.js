@@ -71,6 +71,16 @@ async function refused(what, kind, text, action) {
   assert.fail(`${what}: not refused, but ${JSON.stringify(result)}`);
 }
 
+async function cleanUp(name) {
+  for (const action of cleanups.reverse()) {
+    try {
+      await action();
+    } catch (error) {
+      console.error(`cleaning up after ${name}:`, error);
+    }
+  }
+}
+
 async function outcome(name, members) {
   current = name;
   cleanups = [];
@@ -82,17 +92,13 @@ async function outcome(name, members) {
     await Promise.race([checks.get(name)(members), late]);
     return '';
   } catch (error) {
-    const own = String(error.stack).match(/\(?([^\s(]*(?:checks|transport)\.js:\d+)/);
+    const own = String(error.stack).match(/\(?([^\s(]*checks\.js:\d+)/);
     const where = own ? `${path.basename(own[1])}: ` : '';
     return `${where}${error.constructor.name}: ${error.message}`.replaceAll('\n', ' | ');
   } finally {
     clearTimeout(timer);
-    for (const action of cleanups.reverse()) {
-      // A client that hangs must not keep the others from being checked.
-      await Promise.race([action(), new Promise(resolve => setTimeout(resolve, CLEANUP_TIMEOUT_MS).unref())]).catch(
-        error => console.error(`cleaning up after ${name}:`, error),
-      );
-    }
+    // A client that hangs must not keep the others from being checked.
+    await Promise.race([cleanUp(name), new Promise(resolve => setTimeout(resolve, CLEANUP_TIMEOUT_MS).unref())]);
   }
 }
 
