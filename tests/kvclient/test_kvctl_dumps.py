@@ -134,7 +134,8 @@ def test_dumps_of_a_member_under_load_are_whole(tmp_path: Path) -> None:
         load = subprocess.Popen(
             [
                 *(sys.executable, "-m", "kvclient", "--endpoints", cluster.endpoints[0]),
-                *("check", "perf", "--load=m", "--duration=8s"),
+                # Longer than any dump takes: it is killed.
+                *("check", "perf", "--load=m", "--duration=10m"),
             ],
             stdout=subprocess.DEVNULL,
         )
