@@ -334,8 +334,8 @@ MUTANTS = (
         "changing-members",
     ),
     Mutant(
-        "promotion-unchecked",
-        "accepts a membership change that the state does not allow",
+        "promotion-not-counted",
+        "does not count a voter that was promoted from learner",
         "kvnode.apply.applier:Applier._conf_change",
         "accepted.append(change)",
         "accepted.append(change) if not described.is_promotion else None",
