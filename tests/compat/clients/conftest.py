@@ -208,7 +208,8 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         item.callspec.params["check"]
         for item in request.session.items
         if isinstance(item, pytest.Function)
-        and item.callspec.params["session"] == request.param
+        and hasattr(item, "callspec")
+        and item.callspec.params.get("session") == request.param
         and "check" in item.callspec.params
     ]
     directory = tmp_path_factory.mktemp(f"{name}-{side}")
