@@ -277,9 +277,12 @@ def test_a_new_cluster_gets_its_objects_and_then_rest(api_server: ApiServer, tmp
             return next((one["reason"] for one in conditions if one["type"] == "Available"), None)
 
         wait_for("a condition", lambda: reason() == "Bootstrapping")
-        events = read(api_server, f"/api/v1/namespaces/{NAMESPACE}/events") or {}
-        told = {one["message"] for one in events["items"] if one["involvedObject"]["name"] == name}
-        assert "created StatefulSet" in told
+
+        def told() -> set[str]:
+            events = read(api_server, f"/api/v1/namespaces/{NAMESPACE}/events") or {}
+            return {one["message"] for one in events["items"] if one["involvedObject"]["name"] == name}
+
+        wait_for("an event", lambda: "created StatefulSet" in told())
 
         def versions() -> list[str]:
             paths = (f"{CLUSTER_PATH}/{name}", workload_path)
