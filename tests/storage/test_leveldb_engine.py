@@ -394,6 +394,27 @@ def test_damage_met_by_an_open_engine_is_reported_by_every_kind_of_read(
     engine.close()
 
 
+def test_damage_to_the_last_records_of_all_does_not_pass_for_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    chance = random.Random(6)
+    engine = LevelDbEngine(path, SMALL, create=True)
+    for i in range(100):
+        value = chance.randbytes(300)
+        put(engine, b"r%06d" % i, value)
+    engine.close()
+    LevelDbEngine(path, SMALL, create=False).close()  # recovery turns the log into a table
+    [table] = path.glob("*.ldb")
+    flip(table, table.read_bytes().index(value[100:200]), 0)
+    engine = LevelDbEngine(path, SMALL, create=False)
+    with pytest.raises(StorageCorruptError):
+        list(engine.iterate())
+    with pytest.raises(StorageCorruptError):
+        list(engine.iterate(b"r000099"))
+    with pytest.raises(StorageCorruptError):
+        list(engine.iterate(include_value=False))
+    engine.close()
+
+
 def batch_record(sequence: int, *pairs: tuple[bytes, bytes]) -> bytes:
     """Return a complete record of a log file with one batch of puts."""
     payload = struct.pack("<QI", sequence, len(pairs))
