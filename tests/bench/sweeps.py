@@ -585,6 +585,8 @@ async def long_work(command: str, directory: Path, sizes: Sizes) -> AsyncIterato
                     prober.taken()
                     begun_s = time.perf_counter()
                     await work()
+                    if not name:
+                        continue
                     figures[f"{name}_s"] = time.perf_counter() - begun_s
                     await prober.gathered(100)
                     result = prober.taken()
@@ -616,11 +618,13 @@ def _long_works(
         if error is not None:
             raise LoadError(f"snapshot: {error}")
 
-    async def catch_up() -> None:
-        """A follower was down while much was written."""
-        follower = (leader + 1) % len(cluster.members)
+    follower = (leader + 1) % len(cluster.members)
+
+    async def leave_behind() -> None:
         cluster.kill(follower)
         await fill([worker], 0, min(30_000, sizes.keys[-1]))
+
+    async def catch_up() -> None:
         cluster.members[follower] = cluster.start(follower)
         await until_ready(cluster, follower)
 
@@ -629,6 +633,7 @@ def _long_works(
     yield "compaction", compact
     yield "snapshot", snapshot
     yield "defragmentation", lambda: call(worker, MAINTENANCE + "Defragment", pb.DefragmentRequest())
+    yield "", leave_behind
     yield "catch_up", catch_up
     delete = pb.DeleteRangeRequest(key=key_of(0), range_end=key_of(min(sizes.listed, sizes.keys[-1])))
     yield "delete", lambda: call(worker, KV + "DeleteRange", delete)
