@@ -171,7 +171,10 @@ class Member:
             random_ticks=random.SystemRandom().randint,
             election_timeout_ticks=ticks,
             pre_vote=config.pre_vote,
+            # Both also bound a turn of the loop: what is applied in one, and what is read from the log in
+            # one for a member that has fallen behind.
             max_committed_bytes_per_ready=1 << 20,
+            max_inflight_bytes=4 << 20,
             applied_index=applier.applied_index,
             conf_state=applier.conf_state,
         )
