@@ -45,6 +45,9 @@ HEALTHY_SINCE_S = 5.0
 #: A learner votes once its log reaches this share of the leader's (etcd's rule).
 PROMOTE_SHARE = 0.9
 
+#: And once it lags by no more entries than ``--snapshot-catchup-entries``, or than these.
+PROMOTE_LAG = 1_000
+
 #: How long to wait between tries while an earlier change is not applied yet.
 RETRY_S = 0.02
 
@@ -188,7 +191,8 @@ class Reconfiguration:
             or progress is None
             or not progress.recent_active
             or progress.match_index < PROMOTE_SHARE * status.last_index
-            or progress.match_index + member.config.snapshot_catchup_entries < status.last_index
+            or status.last_index - progress.match_index
+            > max(member.config.snapshot_catchup_entries, PROMOTE_LAG)
         ):
             raise LearnerNotReadyError
         if refused is not None:

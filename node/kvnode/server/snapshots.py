@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kvnode.apply.applier import Applier
 from kvnode.raft.messages import InstallSnapshot
-from kvnode.raft.types import SnapshotMetadata
+from kvnode.raft.types import Index, MemberId, SnapshotMetadata
 
 if TYPE_CHECKING:
     from kvnode.server.member import Member
@@ -29,6 +29,7 @@ class Snapshots:
     def __init__(self, member: "Member") -> None:
         self._member = member
         self._sending: dict[int, asyncio.Task[None]] = {}
+        self._sent_index: dict[int, Index] = {}
         self._receiving = asyncio.Lock()
         self._installed: asyncio.Future[None] | None = None
 
@@ -40,6 +41,10 @@ class Snapshots:
         self._sending[message.to_id] = task
         task.add_done_callback(lambda _: self._sending.pop(message.to_id, None))
 
+    def sent_index(self, member_id: MemberId) -> Index:
+        """Return the index of the state that this member was sent last, from its beginning on; 0: none."""
+        return self._sent_index.get(member_id, 0)
+
     async def _send(self, message: InstallSnapshot) -> None:
         member = self._member
         begun_s = member.now_s()
@@ -48,6 +53,7 @@ class Snapshots:
         source = member.open_snapshot(PEER_CHUNK_BYTES)
         # The state of now, not the one the core knew of: it is newer, and it is what is streamed.
         current = message._replace(metadata=source.metadata)
+        self._sent_index[message.to_id] = source.metadata.index
         try:
             await member.transport.send_snapshot(current, source.chunks)
         except Exception as error:

@@ -67,6 +67,7 @@ class Upkeep:
         self._is_trimming = False
         #: (index, bytes applied up to it since the start), one for about each MiB.
         self._marks: deque[tuple[Index, int]] = deque()
+        self._trimmed_index: Index = 0
         self._log_bytes = 0
         self._membership_news = asyncio.Event()
 
@@ -206,12 +207,9 @@ class Upkeep:
         if self._is_trimming:
             return
         config, store = self._member.config, self._member.log
-        entries = index - store.first_index()
         oldest_bytes = self._marks[0][1] if self._marks else self._log_bytes
-        if (
-            entries >= config.snapshot_count + config.snapshot_catchup_entries
-            or self._log_bytes - oldest_bytes >= LOG_LIMIT_BYTES
-        ):
+        kept_from = max(store.first_index() + config.snapshot_catchup_entries, self._trimmed_index)
+        if index - kept_from >= config.snapshot_count or self._log_bytes - oldest_bytes >= LOG_LIMIT_BYTES:
             self._is_trimming = True
             self._trim(index)
 
@@ -235,7 +233,8 @@ class Upkeep:
     def _compact_log(self, index: Index, conf_state: ConfState) -> None:
         member = self._member
         member.log.create_snapshot(index, conf_state)
-        keep_from = index - member.config.snapshot_catchup_entries
+        self._trimmed_index = index
+        keep_from = min(index - member.config.snapshot_catchup_entries, self._needed_by_peers())
         while len(self._marks) > 1 and self._log_bytes - self._marks[0][1] > LOG_CATCH_UP_BYTES:
             keep_from = max(keep_from, min(self._marks[0][0], index))
             self._marks.popleft()
@@ -244,6 +243,23 @@ class Upkeep:
         if keep_from > member.log.first_index():
             member.log.compact(keep_from)
             log.info("compacted the log up to index %d", keep_from)
+
+    def _needed_by_peers(self) -> Index:
+        """Return the lowest index that a peer which keeps up, or is being sent the state, comes from.
+
+        Without it, a member that joins a busy cluster could be sent one state after another and find
+        the log gone behind each.
+        """
+        member = self._member
+        first = member.log.first_index()
+        needed = member.applied_index
+        for member_id, progress in member.node.status().progress.items():
+            if not progress.recent_active:
+                continue
+            comes_from = max(progress.match_index, member.snapshots.sent_index(member_id))
+            if comes_from + 1 >= first:
+                needed = min(needed, comes_from)
+        return needed
 
     # The cluster's version.
 

@@ -229,7 +229,7 @@ class _View:
                     return
                 limit = min(limit * 4, _STEP_RECORDS)
         except (plyvel.Error, RuntimeError) as error:
-            _raise_for_read(self.path, error)
+            _raise_for_read(self.path, error, in_use.on_damage)
         finally:
             if scan is not None:
                 scan.close()
