@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test sim mutants lint format compat e2e bench clean
+.PHONY: compiled demo test sim mutants lint format compat e2e bench clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -11,18 +11,21 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,operator]'
 	touch $@
 
+compiled: $(VENV)/.installed ## the member's hot modules as machine code; used for as long as they fit the sources
+	$(BIN)/python setup.py -q compile
+
 demo: $(VENV)/.installed ## three members: write, read, watch, lose the leader, snapshot, restore
 	PYTHONPATH=tests/support $(BIN)/python tests/demo/demo.py
 
-test: lint ## everything that needs no Kubernetes
+test: lint compiled ## everything that needs no Kubernetes
 	$(BIN)/python -m pytest -q
 
 SEEDS ?= 100
 sim: $(VENV)/.installed ## whole members under simulated faults: SEEDS=500, or REPLAY=... of one that failed
-	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.sim --seeds $(SEEDS) --first $(or $(FIRST),0) --replay '$(REPLAY)'
+	KVNODE_PURE=1 PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.sim --seeds $(SEEDS) --first $(or $(FIRST),0) --replay '$(REPLAY)'
 
 mutants: $(VENV)/.installed ## deliberate faults in the core, each of which the simulation must find
-	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.mutants
+	KVNODE_PURE=1 PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.mutants
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -34,7 +37,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-compat: $(VENV)/.installed ## others' clients of etcd, on etcd and on kvnode, and tools for HTTP/2; they are built first
+compat: compiled ## others' clients of etcd, on etcd and on kvnode, and tools for HTTP/2; they are built first
 	tests/kube/kube build etcd
 	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.foreign
 	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.http2_tools
@@ -43,7 +46,7 @@ compat: $(VENV)/.installed ## others' clients of etcd, on etcd and on kvnode, an
 e2e: $(VENV)/.installed ## on a Kubernetes of three nodes, booted here, or on that of KUBECONFIG
 	tests/e2e/run
 
-bench: $(VENV)/.installed ## against etcd, on 127.0.0.1, in ten minutes; BENCH=full: up to 1,000,000 keys, in an hour
+bench: compiled ## against etcd, on 127.0.0.1, in ten minutes; BENCH=full: up to 1,000,000 keys, in an hour
 	tests/kube/kube build etcd
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	PYTHONPATH=tests/support $(BIN)/python tests/bench/vs_etcd.py --rounds $(if $(filter full,$(BENCH)),3,1)

@@ -31,7 +31,7 @@ def test_the_version_has_the_form_of_etcds() -> None:
     done = kvnode_command("--version")
     assert done.returncode == 0
     fields = dict(line.split(": ") for line in done.stdout.splitlines())
-    assert list(fields) == ["etcd Version", "kvnode Version", "Python Version", "Python OS/Arch"]
+    assert list(fields) == ["etcd Version", "kvnode Version", "Python Version", "Python OS/Arch", "Compiled"]
     assert fields["etcd Version"] == ETCD_VERSION
     assert fields["Python OS/Arch"].startswith("linux/")
     assert done.stderr == ""

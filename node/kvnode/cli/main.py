@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kvnode.cli.assemble import assemble
 from kvnode.cli.flags import CommandLine, FlagError, help_text, read_command_line
+from kvnode.compiled import is_compiled
 from kvnode.server import logs
 from kvnode.server.config import NodeConfig, RpcTransport
 from kvnode.server.errors import ExitCode
@@ -111,6 +112,7 @@ def _log_start(config: NodeConfig, line: CommandLine) -> None:
             "listen_client_urls": [str(url) for url in config.listen_client_urls],
             "initial_cluster_state": str(config.initial_cluster_state),
             "pid": os.getpid(),
+            "compiled": is_compiled(),
         },
     )
     if line.config_file:
@@ -158,4 +160,5 @@ def _version_text() -> str:
         f"kvnode Version: {program_version()}\n"
         f"Python Version: {platform.python_version()}\n"
         f"Python OS/Arch: {platform.system().lower()}/{machine}\n"
+        f"Compiled: {'yes' if is_compiled() else 'no'}\n"
     )

@@ -12,7 +12,7 @@ second execution.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from kvnode.apply.commands import CommandKind, encode_command
 from kvnode.server.errors import (
@@ -51,8 +51,8 @@ class Proposals:
 
     #: Writes and bytes held at most; beyond that new ones are refused at once, so that
     #: overload costs an error and not the member's memory.
-    LIMIT_COUNT = 20_000
-    LIMIT_BYTES = 256 * 2**20
+    LIMIT_COUNT: Final = 20_000
+    LIMIT_BYTES: Final = 256 * 2**20
 
     def __init__(self, session: int, *, timeout_s: float) -> None:
         """``session`` is 32 bits that no other process of this member ever uses."""

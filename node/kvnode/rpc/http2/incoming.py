@@ -408,7 +408,14 @@ class Incoming(Outgoing):
             if payload == PING_OF_GOAWAY:
                 self._goaway_acknowledged()
             return
-        self.send(frame(PING, ACK, 0, payload))
+        answer = frame(PING, ACK, 0, payload)
+        if self.streams:
+            # Clients of gRPC measure their bandwidth with a ping for every answer that they read: a packet
+            # and two wake-ups each time, unless it goes with the next answer.
+            self._out.append(answer)
+            self.host.flush_within(self)
+        else:
+            self.send(answer)
         self._ping_limit.check(self.host.now_s(), has_sent=self._has_sent_since_ping)
         self._has_sent_since_ping = False
 

@@ -39,14 +39,30 @@ class RequestHead:
     __slots__ = ("_base", "_metadata", "accepts_gzip", "authority", "content_length", "encoding", "fault",
                  "fields", "is_grpc", "method", "path", "timeout_s")  # fmt: skip
 
-    def __init__(self, fields: Sequence[Field]) -> None:
-        """Raises ``MalformedRequestError``."""
+    def __init__(self) -> None:
+        self.method = self.path = self.authority = self.encoding = b""
+        self.content_length: int | None = None
+        self.fields: Sequence[Field] = ()
+        self.accepts_gzip = True
+        self.is_grpc = False
+        #: Why a call of gRPC can't be served, which then ``is_grpc`` no more.
+        self.fault = ""
+        self.timeout_s: float | None = None
+        self._base: RequestHead | None = None
+        self._metadata: Mapping[str, str] | None = None
+
+    @classmethod
+    def read(cls, fields: Sequence[Field]) -> RequestHead:
+        """Return the head that was sent.
+
+        Raises:
+            MalformedRequestError: HTTP/2 forbids it.
+        """
+        head = RequestHead()
         pseudo: dict[bytes, bytes] = {}
         regular: list[Field] = []
         content_type = timeout = host = b""
         accepted: bytes | None = None
-        self.encoding = b""
-        self.content_length: int | None = None
         for field in fields:
             name, value = field
             if _VALUE.fullmatch(value) is None:
@@ -65,40 +81,36 @@ class RequestHead:
             elif name == _TIMEOUT:
                 timeout = value
             elif name == b"grpc-encoding":
-                self.encoding = value
+                head.encoding = value
             elif name == b"grpc-accept-encoding":
                 accepted = value
             elif name == b"content-length":
                 if not value.isdigit() or len(value) > 18:
                     raise MalformedRequestError(name)
                 length = int(value)
-                if self.content_length not in (None, length):
+                if head.content_length not in (None, length):
                     raise MalformedRequestError(name)
-                self.content_length = length
+                head.content_length = length
             elif name == b"host":
                 host = value
             regular.append(field)
         if not _REQUIRED <= pseudo.keys() <= _PSEUDO or not pseudo[b":path"]:
             raise MalformedRequestError(b"pseudo-header fields")
-        self.method = pseudo[b":method"]
-        self.path = pseudo[b":path"]
-        self.authority = pseudo.get(b":authority", host)
-        self.fields: Sequence[Field] = regular
-        self.accepts_gzip = accepted is None or b"gzip" in accepted
-        self.is_grpc = self.method == b"POST" and (
+        head.method = pseudo[b":method"]
+        head.path = pseudo[b":path"]
+        head.authority = pseudo.get(b":authority", host)
+        head.fields = regular
+        head.accepts_gzip = accepted is None or b"gzip" in accepted
+        head.is_grpc = head.method == b"POST" and (
             content_type == _GRPC or content_type.startswith((_GRPC + b"+", _GRPC + b";"))
         )
-        #: Why a call of gRPC can't be served, which then ``is_grpc`` no more.
-        self.fault = ""
-        self.timeout_s: float | None = None
-        self._base: RequestHead | None = None
-        self._metadata: Mapping[str, str] | None = None
         if timeout:
-            self._limit(timeout)
+            head._limit(timeout)
+        return head
 
     def within(self, timeout: bytes) -> RequestHead:
         """Return the same head with a time limit."""
-        head: RequestHead = RequestHead.__new__(RequestHead)
+        head = RequestHead()
         head._base = self
         head._metadata = self._metadata
         head.accepts_gzip = self.accepts_gzip
@@ -171,7 +183,7 @@ class HeadCache:
         key = tuple(fields)
         head = self._heads.get(key)
         if head is None:
-            head = RequestHead(fields)
+            head = RequestHead.read(fields)
             if size_bytes <= self.LIMIT_BYTES:
                 if len(self._heads) >= self.LIMIT_COUNT:
                     self._heads.clear()

@@ -8,9 +8,9 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, UnaryMethod
 from kvnode.rpc.exchange import Exchange
@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 #: How often connections are looked after: silent ones, old ones.
 LOOK_AFTER_S: Final = 1.0
 #: Two protocols that a client may choose in the TLS handshake (RFC 7301).
+#: How long the answer to a ping may wait for another to go with.
+PING_ANSWER_S: Final = 0.005
+
 _PROTOCOLS: Final = ("h2", "http/1.1")
 #: Etcd's default: as many streams as there are numbers; here a bound that no client of today reaches.
 _MAX_STREAMS: Final = 10_000
@@ -73,7 +76,7 @@ class Http2Server(Host):
         self._loop = loop
         self._serve_http = serve_http if serve_http is not None else _refuse_http
         self._http1_connection = http1_connection
-        self.now_s = loop.time  # type: ignore[method-assign]  # a method less on the hot path
+        self.now_s = loop.time
         self._deadlines = Deadlines()
         self._calls = CallHost(
             self.stats, self._deadlines, loop.time, config.warning_unary_request_duration_s
@@ -86,6 +89,7 @@ class Http2Server(Host):
         self._connections: set[Connection] = set()
         self._undecided: set[_UndecidedConnection] = set()
         self._dirty: list[Outgoing] = []
+        self._waiting: set[Outgoing] = set()
         self._tls: ReloadingContext | None = None
         self._is_started = False
         self._is_stopping = False
@@ -135,7 +139,7 @@ class Http2Server(Host):
         if not url.is_unix:
             _keep_alive(server)
         self._listeners.append(server)
-        return 0 if url.is_unix else int(server.sockets[0].getsockname()[1])
+        return 0 if url.is_unix else int(_sockets(server)[0].getsockname()[1])
 
     async def start(self, methods: Iterable[Method]) -> None:
         """Begin to accept calls; connections made since ``listen`` have waited for this."""
@@ -207,9 +211,21 @@ class Http2Server(Host):
             self._loop.call_soon(self._flush)
         dirty.append(connection)
 
+    def flush_within(self, connection: Outgoing) -> None:
+        if not self._waiting:
+            self._loop.call_later(PING_ANSWER_S, self._flush_waiting)
+        self._waiting.add(connection)
+
+    def _flush_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        self._flush_all(waiting)
+
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
-        for connection in dirty:
+        self._flush_all(dirty)
+
+    def _flush_all(self, connections: Iterable[Outgoing]) -> None:
+        for connection in connections:
             try:
                 connection.flush()
             except Exception:
@@ -388,9 +404,14 @@ def _weight_bytes(connection: Connection) -> int:
     return connection.held_bytes + len(connection.streams) * connection.limits.stream_bytes
 
 
+def _sockets(server: asyncio.Server) -> Sequence[socket.socket]:
+    # A tuple in asyncio, a list in uvloop.
+    return cast("Sequence[socket.socket]", cast("Any", server).sockets)
+
+
 def _keep_alive(server: asyncio.Server) -> None:
     """Have the kernel ask silent clients whether they are there; what is accepted inherits this."""
-    for listening in server.sockets:
+    for listening in _sockets(server):
         with contextlib.closing(socket.socket(fileno=os.dup(listening.fileno()))) as own:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _TCP_KEEPALIVE:

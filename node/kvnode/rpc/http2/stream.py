@@ -91,6 +91,8 @@ class Host:
     """What connections of one server share."""
 
     limits: Limits
+    #: The event loop's clock.
+    now_s: Callable[[], float]
 
     def open_stream(self, connection: Connection, stream_id: int, head: RequestHead) -> Stream:
         """Return the stream of a request whose head has come."""
@@ -98,6 +100,10 @@ class Host:
 
     def flush_later(self, connection: Outgoing) -> None:
         """Call ``connection.flush`` at the end of this turn."""
+        raise NotImplementedError
+
+    def flush_within(self, connection: Outgoing) -> None:
+        """Call ``connection.flush`` before long, for what should go with the next answer."""
         raise NotImplementedError
 
     def opened(self, connection: Connection) -> None:
@@ -108,7 +114,3 @@ class Host:
 
     def weigh(self, connection: Outgoing, change_bytes: int) -> None:
         """What a client makes this side hold has changed."""
-
-    def now_s(self) -> float:
-        """The event loop's clock."""
-        raise NotImplementedError
