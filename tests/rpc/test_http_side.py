@@ -123,9 +123,20 @@ async def test_livez_looks_at_this_member_only(site: Site) -> None:
 async def test_readyz_lists_its_checks_when_asked(site: Site) -> None:
     assert (await site.get("/readyz"))[0::2] == (200, "ok\n")
     assert (await site.get("/readyz?verbose")).body == (
-        "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n"
-        "[+]published ok\n[+]not_stopping ok\nok\n"
+        "[+]data_corruption ok\n[+]disk_io ok\n[+]serializable_read ok\n[+]linearizable_read ok\n"
+        "[+]non_learner ok\n[+]published ok\n[+]not_stopping ok\nok\n"
     )
+
+
+async def test_a_disk_that_stalls_is_told_at_once_but_is_no_reason_to_restart(site: Site) -> None:
+    site.member.disk_stalled_s = 4.25
+    site.member.holds_reads = True
+    answer = await site.get("/readyz")
+    assert answer.status == 503
+    assert "[-]disk_io failed: a write to the disk has been under way for 4.2 s\n" in answer.body
+    assert json.loads((await site.get("/health")).body)["reason"] == "DISK STALLED"
+    assert (await site.get("/health?serializable=true")).status == 200
+    assert (await site.get("/livez")).status == 200
 
 
 async def test_readyz_names_every_check_when_one_fails_and_can_leave_it_out(site: Site) -> None:

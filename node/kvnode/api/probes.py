@@ -57,10 +57,12 @@ class Probes:
         self.live_checks: Mapping[str, Check] = {"serializable_read": self._serializable_read}
         self.ready_checks: Mapping[str, Check] = {
             "data_corruption": self._data_corruption,
+            # Not among etcd's: a disk that stalls lets no write and, soon, no read be answered here.
+            "disk_io": self._disk_io,
             "serializable_read": self._serializable_read,
             "linearizable_read": self._linearizable_read,
             "non_learner": self._non_learner,
-            # Not among etcd's: the cluster must know where this member is to be found, and a stopping
+            # Nor these: the cluster must know where this member is to be found, and a stopping
             # member is to be taken out of Services before it is gone.
             "published": self._published,
             "not_stopping": self._not_stopping,
@@ -111,6 +113,8 @@ class Probes:
             return HealthAnswer(False, "RAFT NO LEADER")
         if not serializable and not self._member.is_published:
             return HealthAnswer(False, "NOT PUBLISHED")
+        if not serializable and self._member.disk_stalled_s:
+            return HealthAnswer(False, "DISK STALLED")
         failure = await self._failure_of(self._serializable_read if serializable else self._linearizable_read)
         return HealthAnswer(False, f"RANGE ERROR:{failure}") if failure else HealthAnswer(True, "")
 
@@ -134,6 +138,7 @@ class Probes:
     async def _linearizable_read(self) -> None:
         """Read, but give up as soon as there is no leader: who probes wants to know that now."""
         member = self._member
+        await self._disk_io()
         lost = asyncio.Event()
 
         def look() -> None:
@@ -157,6 +162,11 @@ class Probes:
     async def _data_corruption(self) -> None:
         if self._member.applier.alarms.is_corrupt:
             raise _FailedCheckError("alarm activated: CORRUPT")
+
+    async def _disk_io(self) -> None:
+        stalled_s = self._member.disk_stalled_s
+        if stalled_s:
+            raise _FailedCheckError(f"a write to the disk has been under way for {stalled_s:.1f} s")
 
     async def _published(self) -> None:
         if not self._member.is_published:

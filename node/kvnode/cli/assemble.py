@@ -45,6 +45,7 @@ _FLAG_OF_FIELD = {
     "grpc_max_connection_age_s": "grpc-max-connection-age",
     "watch_progress_notify_interval_s": "watch-progress-notify-interval",
     "compaction_sleep_interval_s": "compaction-sleep-interval",
+    "disk_stall_timeout_s": "disk-stall-timeout",
     "auth_token_ttl_s": "auth-token-ttl",
     "self_signed_cert_validity_years": "self-signed-cert-validity",
 }
@@ -119,6 +120,9 @@ class _Assembler:
                 snapshot_count=self._int("snapshot-count"),
                 snapshot_catchup_entries=self._int("snapshot-catchup-entries"),
                 quota_backend_bytes=self._quota_bytes(),
+                nospace_auto_disarm=self._bool("nospace-auto-disarm"),
+                disk_reserve_bytes=self._reserve_bytes(),
+                disk_stall_timeout_s=self._duration_s("disk-stall-timeout"),
                 auto_compaction=self._auto_compaction(),
                 compaction_batch_limit=self._int("compaction-batch-limit"),
                 compaction_sleep_interval_s=self._duration_s("compaction-sleep-interval"),
@@ -230,6 +234,10 @@ class _Assembler:
         if size == 0:
             return DEFAULT_QUOTA_BYTES
         return size if size > 0 else None
+
+    def _reserve_bytes(self) -> int | None:
+        size = self._int("disk-reserve-bytes")
+        return size if size >= 0 else None
 
     def _auto_compaction(self) -> AutoCompaction | None:
         mode = self._text("auto-compaction-mode")

@@ -293,6 +293,14 @@ class NodeConfig:
     """Entries kept behind a compaction, so that a slow follower needs no snapshot."""
     quota_backend_bytes: int | None = DEFAULT_QUOTA_BYTES
     """Size of the state above which writes are refused; None: no quota."""
+    nospace_auto_disarm: bool = True
+    """Take this member's NOSPACE alarm back when there is room again; False: an operator does, as in etcd."""
+    disk_reserve_bytes: int | None = None
+    """Free bytes of the disk below which writes are refused, so that there is room to delete; None: a tenth
+    of the volume, 128 MiB at most; 0: no reserve."""
+    disk_stall_timeout_s: float = 3.0
+    """A write or sync that takes longer is a stall, and a leader hands over: well above what a slow disk
+    takes, and half of a request's patience is left; 0: never."""
     auto_compaction: AutoCompaction | None = None
     """None: revisions stay until someone compacts."""
     compaction_batch_limit: int = 500
@@ -454,6 +462,7 @@ class NodeConfig:
             "snapshot_catchup_entries",
             "compaction_sleep_interval_s",
             "bootstrap_defrag_threshold_megabytes",
+            "disk_stall_timeout_s",
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(name, getattr(self, name), "0 or more")
@@ -461,6 +470,8 @@ class NodeConfig:
             raise ConfigError("max_concurrent_streams", self.max_concurrent_streams, "from 1 to 4294967295")
         if self.quota_backend_bytes is not None and self.quota_backend_bytes <= 0:
             raise ConfigError("quota_backend_bytes", self.quota_backend_bytes, "above 0")
+        if self.disk_reserve_bytes is not None and self.disk_reserve_bytes < 0:
+            raise ConfigError("disk_reserve_bytes", self.disk_reserve_bytes, "0 or more")
 
     def _check_auth(self) -> None:
         if not MIN_BCRYPT_COST <= self.bcrypt_cost <= MAX_BCRYPT_COST:

@@ -80,13 +80,14 @@ class Upkeep:
             loop.create_task(self._expire_leases(), name="leases"),
             loop.create_task(self._auto_compact(), name="auto-compaction"),
             loop.create_task(self._keep_version(), name="cluster version"),
+            loop.create_task(self._member.disk.keep_room(), name="room on the disk"),
             *self._checks(),
         ]
         self.compact()
         threshold = self._member.config.bootstrap_defrag_threshold_megabytes * 2**20
         if 0 < threshold <= self._member.db_size_bytes - self._member.db_size_in_use_bytes:
             # Beside the first requests: it holds up none of them.
-            self._tasks.append(loop.create_task(self._member.defragment(), name="defragment at start"))
+            self._member.begin_defragment()
 
     async def close(self) -> None:
         """End at the next pause."""
