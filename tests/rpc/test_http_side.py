@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from kvnode.api.server import Services
 from kvnode.api.version import ETCD_VERSION
+from kvnode.apply.commands import CommandKind
 from kvnode.pb import rpc_pb2 as pb
 from kvnode.rpc.http import HttpServer
 from kvnode.rpc.http_connection import UNWANTED_BYTES
@@ -21,7 +22,7 @@ from kvnode.rpc.stats import RpcStats
 from kvnode.server.config import TlsConfig, parse_url
 from kvnode.server.errors import RequestTimeoutError
 from kvtest.certificates import TestAuthority
-from kvtest.local_member import LocalMember, local_config
+from kvtest.local_member import MEMBER_ID, LocalMember, local_config
 from prometheus_client.parser import text_string_to_metric_families
 
 ANY_PORT = parse_url("http://127.0.0.1:0")
@@ -159,8 +160,8 @@ async def test_learners_stopping_members_and_corrupt_ones_are_not_ready(site: Si
         "[-]non_learner failed: not supported for learner\n\n"
     )
     site.member.is_learner = False
-    batch = site.member.applier.engine.batch()
-    site.member.applier.alarms.activate(1, pb.CORRUPT, batch)
+    alarm = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=MEMBER_ID, alarm=pb.CORRUPT)
+    await site.member.proposed(CommandKind.ALARM, alarm.SerializeToString())
     assert (await site.get("/readyz/data_corruption")).status == 503
     site.services.close()
     assert (await site.get("/readyz/not_stopping")).status == 503

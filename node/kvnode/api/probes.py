@@ -106,6 +106,8 @@ class Probes:
 
     async def _health(self, serializable: bool, excluded_alarms: Collection[str]) -> HealthAnswer:
         for _, alarm in self._member.applier.alarms:
+            if alarm == AlarmType.CORRUPT and not self._member.applier.is_corrupt:
+                continue  # that of another member, which ends; this one serves
             name = AlarmType.Name(AlarmType.ValueType(alarm))
             if name not in excluded_alarms:
                 return HealthAnswer(False, f"ALARM {name}")
@@ -160,7 +162,7 @@ class Probes:
             reading.cancel()
 
     async def _data_corruption(self) -> None:
-        if self._member.applier.alarms.is_corrupt:
+        if self._member.applier.is_corrupt or self._member.applier.is_suspect:
             raise _FailedCheckError("alarm activated: CORRUPT")
 
     async def _disk_io(self) -> None:

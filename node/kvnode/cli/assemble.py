@@ -46,6 +46,7 @@ _FLAG_OF_FIELD = {
     "watch_progress_notify_interval_s": "watch-progress-notify-interval",
     "compaction_sleep_interval_s": "compaction-sleep-interval",
     "disk_stall_timeout_s": "disk-stall-timeout",
+    "rolling_hash_check_s": "rolling-hash-check-time",
     "auth_token_ttl_s": "auth-token-ttl",
     "self_signed_cert_validity_years": "self-signed-cert-validity",
 }
@@ -128,6 +129,7 @@ class _Assembler:
                 compaction_sleep_interval_s=self._duration_s("compaction-sleep-interval"),
                 bootstrap_defrag_threshold_megabytes=self._int("bootstrap-defrag-threshold-megabytes"),
                 corrupt_check_s=self._duration_s("corrupt-check-time"),
+                rolling_hash_check_s=self._duration_s("rolling-hash-check-time"),
                 compact_hash_check_s=self._duration_s("compact-hash-check-time"),
                 max_request_bytes=self._int("max-request-bytes"),
                 max_txn_ops=self._int("max-txn-ops"),

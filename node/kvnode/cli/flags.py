@@ -129,6 +129,7 @@ _CLUSTERING = (
     _used("strict-reconfig-check", "true", "Refuse changes that would lose the quorum.", is_bool=True),
     _used("pre-vote", "true", "Ask before campaigning: returning members don't disturb.", is_bool=True),
     _duration("corrupt-check-time", "0s", "Time between comparisons of all members' data; 0: never."),
+    _duration("rolling-hash-check-time", "10s", "The same of what members have applied, which is free."),
     _duration("compact-hash-check-time", "1m", "The same of compacted data, with gate CompactHashCheck."),
     _used("max-learners", "1", "Learners allowed at the same time."),
     _used("compaction-batch-limit", "500", "Records looked at in one slice of a compaction."),

@@ -314,6 +314,8 @@ class NodeConfig:
     """Log what is left of long leases now and then, so that a change of leader does not renew them."""
     corrupt_check_s: float = 0.0
     """How often the leader compares all members' data; 0: never."""
+    rolling_hash_check_s: float = 10.0
+    """How often the leader compares what all members have applied; 0: never."""
     compact_hash_check_s: float = 60.0
     """How often the leader compares what was compacted, with feature gate CompactHashCheck."""
 
@@ -463,6 +465,7 @@ class NodeConfig:
             "compaction_sleep_interval_s",
             "bootstrap_defrag_threshold_megabytes",
             "disk_stall_timeout_s",
+            "rolling_hash_check_s",
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(name, getattr(self, name), "0 or more")

@@ -123,10 +123,10 @@ class Disk:
             self.raise_no_space("the disk is nearly full")
         elif free >= reserve * RESERVE_FREE_TIMES:
             self._is_low = False
-        if not member.config.nospace_auto_disarm:
-            return
         if member.is_leader:
             self._forget_removed()
+        if not member.config.nospace_auto_disarm:
+            return
         if (member.member_id, AlarmType.NOSPACE) in member.applier.alarms.raised(AlarmType.NOSPACE):
             self._make_room(free)
 
@@ -164,8 +164,9 @@ class Disk:
 
     def _forget_removed(self) -> None:
         member = self._member
-        for member_id, alarm in member.applier.alarms.raised():
-            if member.applier.membership.is_removed(member_id):
+        for member_id, alarm in member.applier.alarms:
+            is_manual = alarm == AlarmType.NOSPACE and not member.config.nospace_auto_disarm
+            if member.applier.membership.is_removed(member_id) and not is_manual:
                 self._propose(AlarmRequest.DEACTIVATE, member_id, "the member was removed", alarm)
 
     def _propose(

@@ -232,6 +232,7 @@ class Member:
             self.term,
         )
         self._update_peers()
+        self._end_if_suspect()
         self.driver.start()
         voters = self.node.conf_state.voters
         if voters == (self.member_id,):
@@ -813,6 +814,7 @@ class Member:
         self.stats.is_installing_snapshot = False
         self._update_peers()
         self._upkeep.membership_changed()
+        self._end_if_suspect()
         self._wake_appliers()
         self._upkeep.compact()
         self._size_s = -SIZE_AGE_S
@@ -857,6 +859,8 @@ class Member:
         if batch.membership_changed:
             self._update_peers()
             self._upkeep.membership_changed()
+        if batch.alarms_changed or batch.membership_changed:
+            self._end_if_suspect()
         if batch.is_removed:
             log.warning("this member was removed from the cluster")
             self._loop.call_later(REMOVED_LINGER_S, self.removed)
@@ -864,6 +868,18 @@ class Member:
             self._wake_appliers()
         if self.applier.store.is_compacting:
             self._upkeep.compact()
+
+    def _end_if_suspect(self) -> None:
+        """Serve no more once a majority has found that its data are not these."""
+        if self.applier.is_suspect and not self._failure.done():
+            # In a turn of its own: what is under way in this one, the answer to the alarm too, is finished.
+            self._loop.call_soon(
+                self.fail,
+                StartError(
+                    "this member's data differ from those of the others: the CORRUPT alarm names it",
+                    exit_code=ExitCode.DAMAGED,
+                ),
+            )
 
     def on_entries(self, index: Index, size_bytes: int) -> None:
         self._upkeep.applied(index, size_bytes)

@@ -285,6 +285,7 @@ class Upkeep:
             loop.create_task(self._check_often(check, interval_s), name="corruption check")
             for check, interval_s in (
                 (corruption.check_now, config.corrupt_check_s),
+                (corruption.check_rolling, config.rolling_hash_check_s),
                 (
                     corruption.check_compacted,
                     config.compact_hash_check_s if config.feature_gates["CompactHashCheck"] else 0.0,

@@ -563,6 +563,9 @@ class SimWorld:
             self.history.state(process.member_id, process.applier)
             self.history.content(process.member_id, process.applier, ALL_KEYS)
             self.history.nothing_lost(process.applier)
+        rolling = {(p.store.rolling.since_revision, p.store.rolling.value) for p in members}
+        if len(rolling) != 1:
+            raise InvariantBrokenError(f"equal states have rolling hashes {rolling}")
         self.clients.finish_watches(members)
         self.clients.check_linearizable()
         self.counts["acknowledged"] = len(self.history.acknowledged_values)
