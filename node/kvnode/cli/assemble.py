@@ -12,6 +12,7 @@ from kvnode.cli.values import parse_bool, parse_duration_s, parse_int
 from kvnode.server.config import (
     DEFAULT_QUOTA_BYTES,
     DEFAULT_TOKEN_TTL_S,
+    AuditWhenFull,
     AutoCompaction,
     ConfigError,
     InitialClusterState,
@@ -155,6 +156,8 @@ class _Assembler:
                 log_format=self._choice("log-format", LogFormat),
                 log_outputs=self._log_outputs(),
                 log_rotation=self._log_rotation(),
+                audit_log=self._text("audit-log"),
+                audit_log_when_full=self._choice("audit-log-when-full", AuditWhenFull),
                 metrics_extensive=self._metrics_extensive(),
                 warning_unary_request_duration_s=self._duration_s("warning-unary-request-duration"),
                 warning_apply_duration_s=self._duration_s("warning-apply-duration"),

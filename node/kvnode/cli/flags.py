@@ -177,6 +177,8 @@ _LOGGING = (
     _used("log-outputs", "default", "stderr, stdout or files, separated by commas."),
     _used("enable-log-rotation", "false", "Begin a new file when one is full.", is_bool=True),
     _used("log-rotation-config-json", LOG_ROTATION_DEFAULT, "When, in MB and days, and how many are kept."),
+    _used("audit-log", "", "File for a JSON line on each request: who, what, when; -: standard error."),
+    _used("audit-log-when-full", "refuse", "Requests that can't be recorded: refuse, or drop the record."),
     _used("metrics", "basic", "basic, or extensive for histograms of request durations."),
     _duration("warning-unary-request-duration", "300ms", "Requests that take longer are logged; 0: none."),
     _duration("warning-apply-duration", "100ms", "Batches that take longer to apply are logged and counted."),

@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_QUOTA_BYTES",
     "DEFAULT_TOKEN_TTL_S",
     "MAX_ELECTION_TIMEOUT_MS",
+    "AuditWhenFull",
     "AutoCompaction",
     "ConfigError",
     "InitialClusterState",
@@ -103,6 +104,15 @@ class RpcTransport(StrEnum):
     """This project's own server: gRPC, HTTP/2 and HTTP/1.1 on the same addresses."""
     GRPCIO = "grpcio"
     """``grpc.aio``: the reference; gRPC only."""
+
+
+class AuditWhenFull(StrEnum):
+    """What becomes of requests whose record the audit log can't keep."""
+
+    REFUSE = "refuse"
+    """They are not served: nothing goes unrecorded."""
+    DROP = "drop"
+    """They are served without a record, and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,6 +372,9 @@ class NodeConfig:
     """``stderr``, ``stdout``, or paths of files that are appended to."""
     log_rotation: LogRotation | None = None
     """For the one file among ``log_outputs``; None: it grows."""
+    audit_log: str = ""
+    """File that says who did what, ``-`` for standard error; empty: none."""
+    audit_log_when_full: AuditWhenFull = AuditWhenFull.REFUSE
     metrics_extensive: bool = False
     """True: histograms of request durations as well."""
     warning_unary_request_duration_s: float = 0.3
