@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from kvclient import Client, NoSpaceError, prefix
+from kvclient import Client, KvClientError, NoSpaceError, prefix
 from kvnode.pb import rpc_pb2
 from kvtest import faulty_disk
 from kvtest.processes import ClusterProcesses, MemberProcess
@@ -51,6 +51,11 @@ async def test_a_leader_whose_disk_stalls_hands_over_and_comes_back_by_itself(cl
             assert (await asyncio.to_thread(old.http_get, "/livez"))[0] == 200
             assert await metric(old, "kvnode_disk_stalled") == 1
             assert "the disk has stalled" in old.log_text
+            async with Client(old.client_url, timeout_s=2.0) as there:
+                for refused in (there.put("k", "v"), there.get("k")):
+                    with pytest.raises(KvClientError, match="disk stalled"):
+                        await refused
+                assert (await there.range("k", is_serializable=True)).count == 0
             for writer in writers:
                 await writer.more(20)
             faulty_disk.heal(old.data_dir)
@@ -67,7 +72,7 @@ async def test_a_leader_whose_disk_stalls_hands_over_and_comes_back_by_itself(cl
 async def test_a_frozen_process_does_not_take_its_own_absence_for_a_stall(cluster: MakeCluster) -> None:
     trio = cluster(3, command=faulty_disk.COMMAND, disk_stall_timeout="1s")
     leader = await leader_of(trio)
-    async with Client(trio.endpoints) as client:
+    async with Client(leader.client_url) as client:
         faulty_disk.stall(leader.data_dir)
         pending = asyncio.create_task(client.put("k", "v"))
 

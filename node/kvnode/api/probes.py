@@ -17,6 +17,9 @@ from kvnode.status import KvError
 
 __all__ = ["CheckResult", "HealthAnswer", "Probes"]
 
+#: A read that waits for a disk which turns out to have stalled is given up after this long.
+DISK_LOOK_S = 0.2
+
 Check = Callable[[], Awaitable[None]]
 
 
@@ -152,7 +155,11 @@ class Probes:
         reading = asyncio.ensure_future(member.confirm_linearizable())
         losing = asyncio.ensure_future(lost.wait())
         try:
-            await asyncio.wait((reading, losing), return_when=asyncio.FIRST_COMPLETED)
+            while not (reading.done() or losing.done()):
+                await asyncio.wait(
+                    (reading, losing), timeout=DISK_LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                await self._disk_io()
             if not reading.done():
                 raise NoLeaderError
             reading.result()

@@ -57,6 +57,8 @@ class Disk:
         #: Up to where the state was compacted when it was last rewritten for room.
         self._rewritten_revision = 0
         self._is_low = False
+        #: Whether to send clients away: what this member promises now it can't keep, and others can.
+        self.refuses = False
 
     # Stalls.
 
@@ -82,6 +84,7 @@ class Disk:
         else:
             log.warning("the disk answers again, after %.1f s", waited_s)
         member.stats.is_disk_stalled = watch.is_stalled
+        self.refuses = watch.is_stalled and len(member.node.conf_state.voters) > 1
         member.node.report_fitness(is_fit=not watch.is_stalled)
         member.wake()
 

@@ -41,6 +41,7 @@ from kvnode.server.disk import Disk
 from kvnode.server.driver import Driver
 from kvnode.server.errors import (
     BadLeaderTransfereeError,
+    DiskStalledError,
     ExitCode,
     NotLeaderError,
     RequestTimeoutError,
@@ -461,6 +462,9 @@ class Member:
 
         With ``caller`` it is done only if the caller may do it when it is applied.
         """
+        if self.disk.refuses:
+            done(DiskStalledError())
+            return
         if (
             self.config.quota_backend_bytes is not None
             and kind in _GROWING
@@ -482,6 +486,9 @@ class Member:
         """Call ``done(None)`` once the state here holds all that was committed before this call."""
         if self.is_stopping:
             done(RequestTimeoutError())
+            return
+        if self.disk.refuses:
+            done(DiskStalledError())
             return
         self._reads.add(done, self._loop.time())
         self.driver.wake()
