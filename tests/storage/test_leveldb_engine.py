@@ -129,8 +129,8 @@ try:
     for i in range(100):
         put(i)
         written += 1
-except StorageFullError:
-    pass
+except StorageFullError as error:
+    assert str(error).endswith("File too large") and "b'" not in str(error), error
 try:
     put(100)
 except StorageClosedError:
