@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from google.protobuf import descriptor_pool, message_factory
@@ -55,6 +56,8 @@ _TOLD: Final = frozenset({
 
 #: As many bytes of an answer as its header can take.
 HEADER_BYTES: Final = 64
+
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +241,7 @@ def encode_record(record: AuditRecord) -> bytes:
     request = _parsed(record.method, record.request) if record.event != "stream" else None
     if request is not None:
         fields["request"] = describe(request)
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+    return _to_json(fields).encode("utf-8", "replace") + b"\n"
 
 
 def describe(message: Message) -> dict[str, Any]:
@@ -268,10 +271,16 @@ def _shown(field: FieldDescriptor, value: Any) -> Any:
 def _parsed(path: str, payload: bytes) -> Message | None:
     """Return the request, or None if it is none."""
     try:
-        method = descriptor_pool.Default().FindMethodByName(path[1:].replace("/", "."))
-        return message_factory.GetMessageClass(method.input_type).FromString(payload)
+        return _request_type(path).FromString(payload)
     except (KeyError, DecodeError):
         return None
+
+
+@cache
+def _request_type(path: str) -> type[Message]:
+    """Return the message that a method takes; raises KeyError for one that is none of ours."""
+    method = descriptor_pool.Default().FindMethodByName(path[1:].replace("/", "."))
+    return message_factory.GetMessageClass(method.input_type)
 
 
 def _revision_of(answer: bytes) -> int:
