@@ -246,6 +246,30 @@ def test_a_corrupt_cluster_changes_nothing(machine, request_):
         machine.do(request_)
 
 
+def _of_three(member_id):
+    return StateMachine(
+        [MemberRecord(MemberId(i), f"{i}", (f"http://{i}",), (), False) for i in (0xA, 0xB, 0xC)],
+        member_id=member_id,
+    )
+
+
+@pytest.mark.parametrize("member_id", [0xA, 0xB])
+def test_one_corrupt_member_of_three_stops_alone_and_two_stop_everything(member_id):
+    machine = _of_three(member_id)
+    machine.do(_alarm(rpc.AlarmRequest.ACTIVATE, CORRUPT, 0xB))
+    machine.do(rpc.PutRequest(key=b"k"))
+    assert (machine.applier.is_corrupt, machine.applier.is_suspect) == (False, member_id == 0xB)
+    machine.do(_alarm(rpc.AlarmRequest.ACTIVATE, CORRUPT, 0xC))
+    with pytest.raises(errors.CorruptClusterError):
+        machine.do(rpc.PutRequest(key=b"k"))
+    machine.do(_alarm(rpc.AlarmRequest.DEACTIVATE, CORRUPT, 0xC))
+    machine.do(rpc.PutRequest(key=b"k"))
+    machine.do(_alarm(rpc.AlarmRequest.ACTIVATE, CORRUPT, 0))
+    machine.reopen()
+    with pytest.raises(errors.CorruptClusterError):
+        machine.do(rpc.PutRequest(key=b"k"))
+
+
 def test_a_corrupt_cluster_expires_no_leases(machine):
     machine.do(rpc.LeaseGrantRequest(ID=7, TTL=60))
     machine.do(_alarm(rpc.AlarmRequest.ACTIVATE, CORRUPT))

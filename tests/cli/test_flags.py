@@ -540,6 +540,24 @@ def test_a_negative_quota_is_none_and_0_is_the_default() -> None:
     assert config_of("--quota-backend-bytes=1048576").quota_backend_bytes == 1048576
 
 
+def test_what_a_member_does_about_its_disk_can_be_set() -> None:
+    usual = config_of()
+    assert (usual.disk_stall_timeout_s, usual.disk_reserve_bytes, usual.nospace_auto_disarm) == (
+        3.0,
+        None,
+        True,
+    )
+    given = config_of(
+        "--disk-stall-timeout=500ms", "--disk-reserve-bytes=1000", "--nospace-auto-disarm=false"
+    )
+    assert (given.disk_stall_timeout_s, given.disk_reserve_bytes, given.nospace_auto_disarm) == (
+        0.5,
+        1000,
+        False,
+    )
+    assert config_of("--disk-reserve-bytes=0").disk_reserve_bytes == 0
+
+
 def test_unix_sockets_are_addresses_too() -> None:
     config = config_of("--listen-metrics-urls=unix:///run/m.sock,http://[::1]:2381")
     assert [url.address for url in config.listen_metrics_urls] == ["/run/m.sock", "[::1]:2381"]

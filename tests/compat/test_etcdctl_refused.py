@@ -111,7 +111,10 @@ def test_etcdctl_says_the_same_when_a_watch_loses_its_leader(prepared: Sides) ->
 def small_sides(etcdctl: str, etcd: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
     """One member each with space for 4 MiB."""
     flags = {"quota-backend-bytes": str(4 * 1024 * 1024)}
-    with two_sides(tmp_path_factory.mktemp("small"), 1, etcdctl=etcdctl, etcd=etcd, flags=flags) as sides:
+    own_flags = {"nospace-auto-disarm": "false"}
+    with two_sides(
+        tmp_path_factory.mktemp("small"), 1, etcdctl=etcdctl, etcd=etcd, flags=flags, own_flags=own_flags
+    ) as sides:
         yield sides
 
 

@@ -92,7 +92,7 @@ async def test_defragmentation_under_writes_loses_nothing_and_gives_space_back(
 async def test_a_full_member_raises_the_alarm_and_is_freed_as_etcds_runbook_says(
     cluster: MakeCluster,
 ) -> None:
-    trio = cluster(3, quota_backend_bytes=str(4 << 20))
+    trio = cluster(3, quota_backend_bytes=str(4 << 20), nospace_auto_disarm="false")
     async with Client(trio.endpoints, timeout_s=10.0) as client:
 
         async def fill() -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from kvnode.api.server import Services
 from kvnode.api.version import ETCD_VERSION
+from kvnode.apply.commands import CommandKind
 from kvnode.pb import rpc_pb2 as pb
 from kvnode.rpc.http import HttpServer
 from kvnode.rpc.http_connection import UNWANTED_BYTES
@@ -21,7 +22,7 @@ from kvnode.rpc.stats import RpcStats
 from kvnode.server.config import TlsConfig, parse_url
 from kvnode.server.errors import RequestTimeoutError
 from kvtest.certificates import TestAuthority
-from kvtest.local_member import LocalMember, local_config
+from kvtest.local_member import MEMBER_ID, LocalMember, local_config
 from prometheus_client.parser import text_string_to_metric_families
 
 ANY_PORT = parse_url("http://127.0.0.1:0")
@@ -123,9 +124,20 @@ async def test_livez_looks_at_this_member_only(site: Site) -> None:
 async def test_readyz_lists_its_checks_when_asked(site: Site) -> None:
     assert (await site.get("/readyz"))[0::2] == (200, "ok\n")
     assert (await site.get("/readyz?verbose")).body == (
-        "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n"
-        "[+]published ok\n[+]not_stopping ok\nok\n"
+        "[+]data_corruption ok\n[+]disk_io ok\n[+]serializable_read ok\n[+]linearizable_read ok\n"
+        "[+]non_learner ok\n[+]published ok\n[+]not_stopping ok\nok\n"
     )
+
+
+async def test_a_disk_that_stalls_is_told_at_once_but_is_no_reason_to_restart(site: Site) -> None:
+    site.member.disk_stalled_s = 4.25
+    site.member.holds_reads = True
+    answer = await site.get("/readyz")
+    assert answer.status == 503
+    assert "[-]disk_io failed: a write to the disk has been under way for 4.2 s\n" in answer.body
+    assert json.loads((await site.get("/health")).body)["reason"] == "DISK STALLED"
+    assert (await site.get("/health?serializable=true")).status == 200
+    assert (await site.get("/livez")).status == 200
 
 
 async def test_readyz_names_every_check_when_one_fails_and_can_leave_it_out(site: Site) -> None:
@@ -148,8 +160,8 @@ async def test_learners_stopping_members_and_corrupt_ones_are_not_ready(site: Si
         "[-]non_learner failed: not supported for learner\n\n"
     )
     site.member.is_learner = False
-    batch = site.member.applier.engine.batch()
-    site.member.applier.alarms.activate(1, pb.CORRUPT, batch)
+    alarm = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=MEMBER_ID, alarm=pb.CORRUPT)
+    await site.member.proposed(CommandKind.ALARM, alarm.SerializeToString())
     assert (await site.get("/readyz/data_corruption")).status == 503
     site.services.close()
     assert (await site.get("/readyz/not_stopping")).status == 503

@@ -1,10 +1,13 @@
 """A real member that is sent a leader's state while its disk or its readers are slow."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kvnode.apply.applier import Applier
 from kvnode.apply.commands import CommandKind, encode_command
 from kvnode.pb import rpc_pb2 as rpc
@@ -12,6 +15,8 @@ from kvnode.raft.messages import Heartbeat, InstallSnapshot
 from kvnode.raft.types import Entry, EntryKind, MemberId, SnapshotMetadata
 from kvnode.server.config import NodeConfig
 from kvnode.server.member import Member
+from kvnode.storage import data_dir
+from kvnode.storage.errors import StorageError
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotWriter
 from kvtest.local_member import local_config
@@ -148,3 +153,27 @@ async def test_a_state_that_arrives_outlives_the_end_of_the_one_before_the_last(
     assert member.applied_index == 60
     await member.stop()
     assert await reopened(tmp_path) == 60
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), None], ids=["EIO", "directory"])
+async def test_a_received_state_that_can_not_be_synced_ends_the_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    member = await Member.start(config(tmp_path), Silence())  # type: ignore[arg-type]
+    message, chunks = Leader(member).message(30)
+    syncs = 0
+
+    def fail(*_: object) -> None:
+        nonlocal syncs
+        syncs += 1
+        raise error or OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(*((os, "fdatasync") if error else (data_dir, "sync_directory")), fail)
+    with pytest.raises((StorageError, OSError)):
+        await member.snapshots.receive(message, arriving(chunks))
+    reason = await asyncio.wait_for(member.failed(), 10.0)
+    monkeypatch.undo()
+    assert "Input/output error" in str(reason)
+    assert syncs == 1, "a failed sync is never tried again"
+    await member.stop()
+    assert len(list(tmp_path.glob("state-*"))) == 1

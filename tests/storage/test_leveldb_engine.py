@@ -1,5 +1,6 @@
 """What only the engine on disk can meet: locks, full disks, kills, and damaged files."""
 
+import errno
 import os
 import random
 import shutil
@@ -75,6 +76,32 @@ def test_a_second_opener_is_locked_out(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_after_a_failed_sync_nothing_is_written_or_synced_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may drop the dirty pages of a failed sync: a second one would succeed, and prove nothing."""
+    engine = LevelDbEngine(tmp_path / "db", SMALL, create=True)
+    put(engine, b"a", b"1", sync=True)
+    put(engine, b"b", b"2")
+    calls = 0
+
+    def fail(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        engine.sync()
+    monkeypatch.undo()
+    for again in (engine.sync, lambda: put(engine, b"c", b"3"), lambda: put(engine, b"c", b"3", sync=True)):
+        with pytest.raises(StorageClosedError, match="refuses to write after: sync failed"):
+            again()
+    assert calls == 1
+    assert engine.get(b"c") is None
+    engine.close()
+
+
 def test_sync_works_while_log_files_change(tmp_path: Path) -> None:
     engine = LevelDbEngine(tmp_path / "db", SMALL, create=True)
     for i in range(60):
@@ -102,8 +129,8 @@ try:
     for i in range(100):
         put(i)
         written += 1
-except StorageFullError:
-    pass
+except StorageFullError as error:
+    assert str(error).endswith("File too large") and "b'" not in str(error), error
 try:
     put(100)
 except StorageClosedError:

@@ -82,6 +82,11 @@ class MemberPort(Protocol):
     def db_size_in_use_bytes(self) -> int: ...
 
     @property
+    def disk_stalled_s(self) -> float:
+        """How long a write has been under way that ought to be done; 0: the disk answers."""
+        ...
+
+    @property
     def quota_bytes(self) -> int | None:
         """None: no quota."""
         ...

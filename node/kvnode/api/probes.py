@@ -17,6 +17,9 @@ from kvnode.status import KvError
 
 __all__ = ["CheckResult", "HealthAnswer", "Probes"]
 
+#: A read that waits for a disk which turns out to have stalled is given up after this long.
+DISK_LOOK_S = 0.2
+
 Check = Callable[[], Awaitable[None]]
 
 
@@ -57,10 +60,12 @@ class Probes:
         self.live_checks: Mapping[str, Check] = {"serializable_read": self._serializable_read}
         self.ready_checks: Mapping[str, Check] = {
             "data_corruption": self._data_corruption,
+            # Not among etcd's: a disk that stalls lets no write and, soon, no read be answered here.
+            "disk_io": self._disk_io,
             "serializable_read": self._serializable_read,
             "linearizable_read": self._linearizable_read,
             "non_learner": self._non_learner,
-            # Not among etcd's: the cluster must know where this member is to be found, and a stopping
+            # Nor these: the cluster must know where this member is to be found, and a stopping
             # member is to be taken out of Services before it is gone.
             "published": self._published,
             "not_stopping": self._not_stopping,
@@ -104,6 +109,8 @@ class Probes:
 
     async def _health(self, serializable: bool, excluded_alarms: Collection[str]) -> HealthAnswer:
         for _, alarm in self._member.applier.alarms:
+            if alarm == AlarmType.CORRUPT and not self._member.applier.is_corrupt:
+                continue  # that of another member, which ends; this one serves
             name = AlarmType.Name(AlarmType.ValueType(alarm))
             if name not in excluded_alarms:
                 return HealthAnswer(False, f"ALARM {name}")
@@ -111,6 +118,8 @@ class Probes:
             return HealthAnswer(False, "RAFT NO LEADER")
         if not serializable and not self._member.is_published:
             return HealthAnswer(False, "NOT PUBLISHED")
+        if not serializable and self._member.disk_stalled_s:
+            return HealthAnswer(False, "DISK STALLED")
         failure = await self._failure_of(self._serializable_read if serializable else self._linearizable_read)
         return HealthAnswer(False, f"RANGE ERROR:{failure}") if failure else HealthAnswer(True, "")
 
@@ -134,6 +143,7 @@ class Probes:
     async def _linearizable_read(self) -> None:
         """Read, but give up as soon as there is no leader: who probes wants to know that now."""
         member = self._member
+        await self._disk_io()
         lost = asyncio.Event()
 
         def look() -> None:
@@ -145,7 +155,11 @@ class Probes:
         reading = asyncio.ensure_future(member.confirm_linearizable())
         losing = asyncio.ensure_future(lost.wait())
         try:
-            await asyncio.wait((reading, losing), return_when=asyncio.FIRST_COMPLETED)
+            while not (reading.done() or losing.done()):
+                await asyncio.wait(
+                    (reading, losing), timeout=DISK_LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                await self._disk_io()
             if not reading.done():
                 raise NoLeaderError
             reading.result()
@@ -155,8 +169,13 @@ class Probes:
             reading.cancel()
 
     async def _data_corruption(self) -> None:
-        if self._member.applier.alarms.is_corrupt:
+        if self._member.applier.is_corrupt or self._member.applier.is_suspect:
             raise _FailedCheckError("alarm activated: CORRUPT")
+
+    async def _disk_io(self) -> None:
+        stalled_s = self._member.disk_stalled_s
+        if stalled_s:
+            raise _FailedCheckError(f"a write to the disk has been under way for {stalled_s:.1f} s")
 
     async def _published(self) -> None:
         if not self._member.is_published:

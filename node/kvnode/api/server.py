@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvnode.api.audit import audited
 from kvnode.api.auth import AuthService
 from kvnode.api.cluster import ClusterService
 from kvnode.api.election import ElectionService
@@ -25,6 +26,7 @@ from kvnode.api.watch import WatchService
 
 if TYPE_CHECKING:
     from kvnode.api.member_port import MemberPort
+    from kvnode.server.audit_log import AuditLog
 
 __all__ = ["Services"]
 
@@ -32,7 +34,7 @@ __all__ = ["Services"]
 class Services:
     """Made once the member knows who it is; methods that are not here are unimplemented."""
 
-    def __init__(self, member: MemberPort) -> None:
+    def __init__(self, member: MemberPort, audit: AuditLog | None = None) -> None:
         gate = Gate(member)
         self._streams = Streams(gate)
         self._long_calls = LongCalls(gate)
@@ -52,7 +54,10 @@ class Services:
             *LockService(gate, self._long_calls, recipe).methods(),
             *ElectionService(gate, self._streams, self._long_calls, recipe).methods(),
         )
+        self.audit = audit
         self.methods: Sequence[Method] = [waiting_for_token(gate, method) for method in methods]
+        if audit is not None:
+            self.methods = [audited(gate, audit, method) for method in self.methods]
 
     @property
     def watch_streams(self) -> int:

@@ -7,7 +7,10 @@ from kvnode.pb.rpc_pb2 import AlarmType
 from kvnode.storage.engine import ReadView, WriteBatch
 from kvnode.storage.keyspace import ALARM_PREFIX, alarm_key, prefix_end
 
-__all__ = ["Alarms"]
+__all__ = ["UNKNOWN_MEMBER", "Alarms"]
+
+#: Whom an alarm names that may concern any member, as nobody knows whose data are wrong.
+UNKNOWN_MEMBER = 0
 
 _TYPE_OFFSET: Final = 9
 
@@ -40,9 +43,9 @@ class Alarms:
         return any(alarm == AlarmType.NOSPACE for _, alarm in self._raised)
 
     @property
-    def is_corrupt(self) -> bool:
-        """Whether every change is refused."""
-        return any(alarm == AlarmType.CORRUPT for _, alarm in self._raised)
+    def corrupt_members(self) -> set[int]:
+        """Whose data are wrong; ``UNKNOWN_MEMBER`` among them if they may be anybody's."""
+        return {member_id for member_id, alarm in self._raised if alarm == AlarmType.CORRUPT}
 
     def raised(self, alarm: int = AlarmType.NONE) -> list[tuple[int, int]]:
         """The alarms of one type, or all for NONE."""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from kvnode.apply.alarms import Alarms
+from kvnode.apply.alarms import UNKNOWN_MEMBER, Alarms
 from kvnode.apply.auth_commands import AuthCommands, AuthEvent
 from kvnode.apply.checks import txn_cost
 from kvnode.apply.cluster_version import ClusterVersion, decode_downgrade, decode_version
@@ -39,6 +39,7 @@ from kvnode.lease.errors import LeaseError
 from kvnode.lease.lessor import Lessor
 from kvnode.mvcc.events import RevisionChanges
 from kvnode.mvcc.operations import Operations
+from kvnode.mvcc.rolling import CHECKPOINT_ENTRIES
 from kvnode.mvcc.store import Store
 from kvnode.pb.rpc_pb2 import (
     AlarmRequest,
@@ -205,8 +206,8 @@ class Applier:
             revision=lambda: self.store.current_revision,
         )
         self._batch: WriteBatch = engine.batch()
-        self._has_no_space = self.alarms.has_no_space
-        self._is_corrupt = self.alarms.is_corrupt
+        self._has_no_space = self._is_corrupt = False
+        self._look_at_alarms()
         self._membership_changed = False
         self._alarms_changed = False
 
@@ -253,6 +254,8 @@ class Applier:
                 self._commands(entry.data, results)
             self.applied_index = entry.index
             self.applied_term = entry.term
+            if entry.index % CHECKPOINT_ENTRIES == 0:
+                self.store.checkpoint(entry.index)
         batch.put(APPLIED_KEY, _APPLIED.pack(self.applied_index, self.applied_term))
         changes = self.store.seal()
         self.engine.write(batch, sync=sync)
@@ -421,8 +424,7 @@ class Applier:
             pairs = [pair]
         if pairs and request.action != AlarmRequest.AlarmAction.GET:
             self._alarms_changed = True
-            self._has_no_space = self.alarms.has_no_space
-            self._is_corrupt = self.alarms.is_corrupt
+            self._look_at_alarms()
         if not wants_answer:
             return None
         response = AlarmResponse()
@@ -461,6 +463,7 @@ class Applier:
             self.membership.apply(described, self._batch)
             self._membership_changed = True
             accepted.append(change)
+            self._look_at_alarms()
         if self._is_local(described.request_id):
             results.append((described.request_id, refusal or self._change_response(described)))
 
@@ -482,6 +485,25 @@ class Applier:
         operations.leases_revoked += 1
         operations.deletes += len(keys)
         self.store.commit()
+
+    @property
+    def is_corrupt(self) -> bool:
+        """Whether nobody knows whose data are right, so that nothing is changed any more."""
+        return self._is_corrupt
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether this member's data are wrong, and the others go on without it."""
+        return not self._is_corrupt and self._member_id in self.alarms.corrupt_members
+
+    def _look_at_alarms(self) -> None:
+        self._has_no_space = self.alarms.has_no_space
+        corrupt = self.alarms.corrupt_members
+        if corrupt:
+            voters = {record.id for record in self.membership.voters}
+            self._is_corrupt = UNKNOWN_MEMBER in corrupt or 2 * len(voters - corrupt) <= len(voters)
+        else:
+            self._is_corrupt = False
 
     def _alarmed(self) -> KvError:
         return CorruptClusterError() if self._is_corrupt else NoSpaceError()

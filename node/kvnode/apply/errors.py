@@ -97,7 +97,7 @@ class NoSpaceError(ApplyError):
 
 
 class CorruptClusterError(ApplyError):
-    """The CORRUPT alarm is up: nothing is changed any more."""
+    """The CORRUPT alarm is up for a majority, or for nobody knows whom: nothing is changed any more."""
 
     code = StatusCode.DATA_LOSS
     text = "corrupt cluster"

@@ -12,6 +12,7 @@ from kvnode.cli.values import parse_bool, parse_duration_s, parse_int
 from kvnode.server.config import (
     DEFAULT_QUOTA_BYTES,
     DEFAULT_TOKEN_TTL_S,
+    AuditWhenFull,
     AutoCompaction,
     ConfigError,
     InitialClusterState,
@@ -45,6 +46,8 @@ _FLAG_OF_FIELD = {
     "grpc_max_connection_age_s": "grpc-max-connection-age",
     "watch_progress_notify_interval_s": "watch-progress-notify-interval",
     "compaction_sleep_interval_s": "compaction-sleep-interval",
+    "disk_stall_timeout_s": "disk-stall-timeout",
+    "rolling_hash_check_s": "rolling-hash-check-time",
     "auth_token_ttl_s": "auth-token-ttl",
     "self_signed_cert_validity_years": "self-signed-cert-validity",
 }
@@ -119,11 +122,15 @@ class _Assembler:
                 snapshot_count=self._int("snapshot-count"),
                 snapshot_catchup_entries=self._int("snapshot-catchup-entries"),
                 quota_backend_bytes=self._quota_bytes(),
+                nospace_auto_disarm=self._bool("nospace-auto-disarm"),
+                disk_reserve_bytes=self._reserve_bytes(),
+                disk_stall_timeout_s=self._duration_s("disk-stall-timeout"),
                 auto_compaction=self._auto_compaction(),
                 compaction_batch_limit=self._int("compaction-batch-limit"),
                 compaction_sleep_interval_s=self._duration_s("compaction-sleep-interval"),
                 bootstrap_defrag_threshold_megabytes=self._int("bootstrap-defrag-threshold-megabytes"),
                 corrupt_check_s=self._duration_s("corrupt-check-time"),
+                rolling_hash_check_s=self._duration_s("rolling-hash-check-time"),
                 compact_hash_check_s=self._duration_s("compact-hash-check-time"),
                 max_request_bytes=self._int("max-request-bytes"),
                 max_txn_ops=self._int("max-txn-ops"),
@@ -149,6 +156,8 @@ class _Assembler:
                 log_format=self._choice("log-format", LogFormat),
                 log_outputs=self._log_outputs(),
                 log_rotation=self._log_rotation(),
+                audit_log=self._text("audit-log"),
+                audit_log_when_full=self._choice("audit-log-when-full", AuditWhenFull),
                 metrics_extensive=self._metrics_extensive(),
                 warning_unary_request_duration_s=self._duration_s("warning-unary-request-duration"),
                 warning_apply_duration_s=self._duration_s("warning-apply-duration"),
@@ -230,6 +239,10 @@ class _Assembler:
         if size == 0:
             return DEFAULT_QUOTA_BYTES
         return size if size > 0 else None
+
+    def _reserve_bytes(self) -> int | None:
+        size = self._int("disk-reserve-bytes")
+        return size if size >= 0 else None
 
     def _auto_compaction(self) -> AutoCompaction | None:
         mode = self._text("auto-compaction-mode")

@@ -22,6 +22,7 @@ from kvnode.rpc.http import HttpServer
 from kvnode.rpc.http2 import Http2Server
 from kvnode.rpc.listen import ListenError
 from kvnode.rpc.stats import RpcStats
+from kvnode.server.audit_log import AuditLog
 from kvnode.server.config import NodeConfig, RpcTransport, Url
 from kvnode.server.errors import ExitCode
 
@@ -46,6 +47,7 @@ async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None
     stop = asyncio.Event()
     _stop_on_signals(stop, on_stop)
     access = AccessRules(config.host_whitelist, config.cors)
+    audit = _audit_log(config)
     http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port, access=access)
     grpc = _rpc_server(config, http)
     try:
@@ -57,13 +59,22 @@ async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None
         collector = Collector()
         collector.start()
         try:
-            await _serve(member, http, grpc, stop)
+            await _serve(member, http, grpc, stop, audit)
         finally:
             collector.stop()
             await member.stop()
     finally:
         await grpc.stop(0)
         await http.close()
+        if audit is not None:
+            audit.close()
+
+
+def _audit_log(config: NodeConfig) -> AuditLog | None:
+    audit = AuditLog.of(config)
+    if audit is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, audit.reopen)
+    return audit
 
 
 class RpcServer(Protocol):
@@ -120,8 +131,10 @@ def _naming(flag: str) -> Iterator[None]:
         raise ListenFlagError(flag, error) from error
 
 
-async def _serve(member: RunningMember, http: HttpServer, grpc: RpcServer, stop: asyncio.Event) -> None:
-    services = Services(member)
+async def _serve(
+    member: RunningMember, http: HttpServer, grpc: RpcServer, stop: asyncio.Event, audit: AuditLog | None
+) -> None:
+    services = Services(member, audit)
     render_metrics = _metrics_renderer(member, grpc.stats, services)
     http.member_started(services.probes, render_metrics, _gateway(member, grpc.stats, services))
     await grpc.start(services.methods)

@@ -25,6 +25,7 @@ from kvnode.mvcc.records import (
     parse_record,
 )
 from kvnode.mvcc.revision import MAIN_SHIFT, MAX_SUB, REVISIONS_END, is_tombstone, key_of, parse_key
+from kvnode.mvcc.rolling import ROLLING_KEY, RollingHash
 from kvnode.storage.engine import Engine, ReadView, WriteBatch
 from kvnode.storage.errors import StorageCorruptError
 from kvnode.storage.keyspace import REVISION_PREFIX, meta_key, revision_key
@@ -70,6 +71,8 @@ class Store:
         self.leases: dict[bytes, int] = {}
         #: The revision that reads see; that of an open transaction is one above.
         self.current_revision = _meta(engine, REVISION_KEY, FIRST_REVISION)
+        #: Over all changes.
+        self.rolling = RollingHash(engine, self.current_revision)
         #: Reads below it fail.
         self.compact_revision = _meta(engine, COMPACT_KEY, NEVER_COMPACTED)
         #: The compact revision whose deletions are all done; below ``compact_revision`` while they run.
@@ -246,11 +249,18 @@ class Store:
         self.compact_revision = revision
         self._put_record(COMPACT_KEY, _encode(revision))
 
+    def checkpoint(self, index: int) -> None:
+        """The open batch has come to this index of the log: note the rolling hash of all changes."""
+        self.rolling.take(self._committed)
+        self.rolling.checkpoint(index, self.current_revision)
+
     def seal(self) -> list[RevisionChanges]:
         """Complete the open batch, to be written by the caller; returns its changes by revision."""
         committed, self._committed = self._committed, []
         if committed:
             self._put_record(REVISION_KEY, _encode(self.current_revision))
+            self.rolling.take(committed)
+            self._put_record(ROLLING_KEY, self.rolling.sealed(self.current_revision))
         return committed
 
     def end(self) -> None:

@@ -7,7 +7,14 @@ from kvnode.raft.ready import Role
 from kvnode.raft.state import RaftState
 from kvnode.raft.types import NO_MEMBER, EntryKind, HardState, MemberId
 
-__all__ = ["answer_vote_request", "campaign", "count_durable_vote", "handle_vote_response", "leader_gone"]
+__all__ = [
+    "answer_vote_request",
+    "campaign",
+    "count_durable_vote",
+    "handle_vote_response",
+    "leader_gone",
+    "set_fitness",
+]
 
 _SCAN_BYTES = 1024 * 1024
 
@@ -81,6 +88,16 @@ def leader_gone(state: RaftState, member_id: MemberId) -> None:
     state.election_elapsed_ticks = max(
         state.election_elapsed_ticks, state.election_deadline_ticks - remaining_ticks
     )
+
+
+def set_fitness(state: RaftState, *, is_fit: bool) -> None:
+    """Stand for no election from now on, or again; a leader looks for a successor at its next tick.
+
+    When an election begins, and who stands in it, is nothing that safety depends on (Raft paper 5.6).
+    """
+    state.is_fit = is_fit
+    if not is_fit and state.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+        state.become_follower(state.term, NO_MEMBER)
 
 
 def count_durable_vote(state: RaftState, durable: HardState) -> None:

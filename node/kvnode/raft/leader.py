@@ -19,6 +19,7 @@ from kvnode.raft.messages import (
     TransferLeader,
 )
 from kvnode.raft.progress import Progress, ProgressState
+from kvnode.raft.quorum import majority
 from kvnode.raft.reads import ReadRequest
 from kvnode.raft.replication import broadcast_heartbeat, maybe_commit, send_append
 from kvnode.raft.state import RaftState
@@ -232,6 +233,25 @@ def _hand_over(state: RaftState, target: MemberId, progress: Progress) -> None:
         state.messages.append(TimeoutNow(state.member_id, target, state.term))
 
 
+def _look_for_successor(state: RaftState) -> None:
+    """Hand over to the most advanced voter, if the others can elect it without this member's vote.
+
+    Where they can't, because it is needed for every quorum or too few of them are heard, nothing is won by
+    leaving: this leader can still confirm reads.
+    """
+    if state.handover_pause_ticks > 0:
+        state.handover_pause_ticks -= 1
+        return
+    voters = state.tracker.conf_state.voters
+    heard = [
+        (progress.match_index, member_id)
+        for member_id, progress in state.tracker.peers
+        if not progress.is_learner and progress.recent_active
+    ]
+    if len(heard) >= majority(len(voters)):
+        transfer_leadership(state, max(heard)[1])
+
+
 def abort_transfer(state: RaftState) -> None:
     """Accept proposals again."""
     if state.lead_transferee != NO_MEMBER:
@@ -258,6 +278,9 @@ def tick(state: RaftState) -> None:
         state.transfer_elapsed_ticks += 1
         if state.transfer_elapsed_ticks >= state.config.election_timeout_ticks:
             abort_transfer(state)
+            state.handover_pause_ticks = state.config.election_timeout_ticks
+    elif not state.is_fit:
+        _look_for_successor(state)
     if state.heartbeat_elapsed_ticks >= state.config.heartbeat_interval_ticks:
         state.heartbeat_elapsed_ticks = 0
         broadcast_heartbeat(state)

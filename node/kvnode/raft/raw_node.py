@@ -156,6 +156,14 @@ class RawNode:
         """Say that the process of ``member_id`` has ended: if it led, this member campaigns soon."""
         election.leader_gone(self._state, member_id)
 
+    def report_fitness(self, *, is_fit: bool) -> None:
+        """Say whether this member may lead; at first it may.
+
+        One whose disk takes no more writes should not, and nothing else would end its term: it goes on to
+        send heartbeats.  While it is not fit it stands for no election, and as leader it hands over.
+        """
+        election.set_fitness(self._state, is_fit=is_fit)
+
     def report_snapshot(self, member_id: MemberId, ok: bool) -> None:
         """Say that the transfer of a snapshot to ``member_id`` ended, and how.
 

@@ -34,7 +34,9 @@ class RaftState:
         "election_deadline_ticks",
         "election_elapsed_ticks",
         "events",
+        "handover_pause_ticks",
         "heartbeat_elapsed_ticks",
+        "is_fit",
         "is_leaving",
         "is_replaced",
         "lead_transferee",
@@ -66,6 +68,8 @@ class RaftState:
         self.vote = hard_state.vote
         self.role = Role.FOLLOWER
         self.leader_id = NO_MEMBER
+        self.is_fit = True
+        """Whether it may lead, as far as the shell knows: a stalled disk takes no vote and no entry."""
 
         self.messages: list[Message] = []
         self.messages_after_persist: list[Message] = []
@@ -89,6 +93,8 @@ class RaftState:
         self.lead_transferee = NO_MEMBER
         self.transfer_elapsed_ticks = 0
         """Since the transfer began."""
+        self.handover_pause_ticks = 0
+        """Until a leader that is not fit looks for a successor again."""
         self.is_leaving = False
         """No voter any more: steps down once the voters know that this is committed."""
         self.is_replaced = False
@@ -155,6 +161,7 @@ class RaftState:
         self.term_start_index = 0
         self.pending_conf_index = 0
         self.lead_transferee = NO_MEMBER
+        self.handover_pause_ticks = 0
         self.is_leaving = self.is_replaced = False
         self.uncommitted_bytes = 0
         self.reads = ReadRounds()
@@ -176,8 +183,8 @@ class RaftState:
         self.election_deadline_ticks = self.config.random_ticks(timeout, 2 * timeout - 1)
 
     def is_promotable(self) -> bool:
-        """Say whether this member may campaign: a voter whose state is complete."""
-        return self.tracker.is_voter(self.member_id) and self.log.pending_snapshot is None
+        """Say whether this member may campaign: a voter whose state is complete, and that is fit to lead."""
+        return self.is_fit and self.tracker.is_voter(self.member_id) and self.log.pending_snapshot is None
 
     def has_lease(self) -> bool:
         """Say whether a leader was heard within an election timeout (Raft thesis 4.2.3)."""

@@ -169,6 +169,8 @@ async def answer_call(member: "Member", method: str, payload: bytes) -> bytes:
         return await member.reconfiguration.answer(method, payload)
     if method == "hash_kv":
         return await member.corruption.answer(payload)
+    if method == "rolling_hash":
+        return member.corruption.answer_rolling(payload)
     if not member.is_leader:
         raise NotLeaderError
     if method == "lease_renew":

@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_QUOTA_BYTES",
     "DEFAULT_TOKEN_TTL_S",
     "MAX_ELECTION_TIMEOUT_MS",
+    "AuditWhenFull",
     "AutoCompaction",
     "ConfigError",
     "InitialClusterState",
@@ -103,6 +104,15 @@ class RpcTransport(StrEnum):
     """This project's own server: gRPC, HTTP/2 and HTTP/1.1 on the same addresses."""
     GRPCIO = "grpcio"
     """``grpc.aio``: the reference; gRPC only."""
+
+
+class AuditWhenFull(StrEnum):
+    """What becomes of requests whose record the audit log can't keep."""
+
+    REFUSE = "refuse"
+    """They are not served: nothing goes unrecorded."""
+    DROP = "drop"
+    """They are served without a record, and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +303,14 @@ class NodeConfig:
     """Entries kept behind a compaction, so that a slow follower needs no snapshot."""
     quota_backend_bytes: int | None = DEFAULT_QUOTA_BYTES
     """Size of the state above which writes are refused; None: no quota."""
+    nospace_auto_disarm: bool = True
+    """Take this member's NOSPACE alarm back when there is room again; False: an operator does, as in etcd."""
+    disk_reserve_bytes: int | None = None
+    """Free bytes of the disk below which writes are refused, so that there is room to delete; None: a tenth
+    of the volume, 128 MiB at most; 0: no reserve."""
+    disk_stall_timeout_s: float = 3.0
+    """A write or sync that takes longer is a stall, and a leader hands over: well above what a slow disk
+    takes, and half of a request's patience is left; 0: never."""
     auto_compaction: AutoCompaction | None = None
     """None: revisions stay until someone compacts."""
     compaction_batch_limit: int = 500
@@ -306,6 +324,8 @@ class NodeConfig:
     """Log what is left of long leases now and then, so that a change of leader does not renew them."""
     corrupt_check_s: float = 0.0
     """How often the leader compares all members' data; 0: never."""
+    rolling_hash_check_s: float = 10.0
+    """How often the leader compares what all members have applied; 0: never."""
     compact_hash_check_s: float = 60.0
     """How often the leader compares what was compacted, with feature gate CompactHashCheck."""
 
@@ -352,6 +372,9 @@ class NodeConfig:
     """``stderr``, ``stdout``, or paths of files that are appended to."""
     log_rotation: LogRotation | None = None
     """For the one file among ``log_outputs``; None: it grows."""
+    audit_log: str = ""
+    """File that says who did what, ``-`` for standard error; empty: none."""
+    audit_log_when_full: AuditWhenFull = AuditWhenFull.REFUSE
     metrics_extensive: bool = False
     """True: histograms of request durations as well."""
     warning_unary_request_duration_s: float = 0.3
@@ -454,6 +477,8 @@ class NodeConfig:
             "snapshot_catchup_entries",
             "compaction_sleep_interval_s",
             "bootstrap_defrag_threshold_megabytes",
+            "disk_stall_timeout_s",
+            "rolling_hash_check_s",
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(name, getattr(self, name), "0 or more")
@@ -461,6 +486,8 @@ class NodeConfig:
             raise ConfigError("max_concurrent_streams", self.max_concurrent_streams, "from 1 to 4294967295")
         if self.quota_backend_bytes is not None and self.quota_backend_bytes <= 0:
             raise ConfigError("quota_backend_bytes", self.quota_backend_bytes, "above 0")
+        if self.disk_reserve_bytes is not None and self.disk_reserve_bytes < 0:
+            raise ConfigError("disk_reserve_bytes", self.disk_reserve_bytes, "0 or more")
 
     def _check_auth(self) -> None:
         if not MIN_BCRYPT_COST <= self.bcrypt_cost <= MAX_BCRYPT_COST:

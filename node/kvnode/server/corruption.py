@@ -3,6 +3,12 @@
 Members that apply the same log hold the same revisions; when they don't, a disk, a memory or this program
 has failed.  Hashes are comparable at one revision between members that are compacted up to the same one;
 any other answer, and none, says nothing.
+
+A hash of all data is read for when it is asked for.  The rolling hash (``mvcc.rolling``) is kept anyway, so
+that comparing it is free; it says whether members have applied the same changes.
+
+The member that a majority differs from is named by the CORRUPT alarm, and ends; the others go on.  Without a
+majority nobody knows who is wrong, and nothing is changed any more, as in etcd.
 """
 
 import asyncio
@@ -13,10 +19,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvnode.apply.commands import CommandKind
+from kvnode.mvcc.rolling import Checkpoint
 from kvnode.mvcc.store import FIRST_REVISION, NEVER_COMPACTED
 from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType
+from kvnode.raft.types import Index
 from kvnode.server.errors import ExitCode, StartError
-from kvnode.status import KvError
+from kvnode.status import KvError, StatusCode
 
 if TYPE_CHECKING:
     from kvnode.server.member import Member
@@ -42,7 +50,15 @@ class HashAnswer(NamedTuple):
     """What one member holds up to a revision."""
 
     hash: int
+    #: Of a rolling hash: the revision at which it began.
     compact_revision: int
+
+
+class HashUnknownError(KvError):
+    """There is no rolling hash of that index here, or none any more."""
+
+    code = StatusCode.NOT_FOUND
+    text = "no hash of that index"
 
 
 def suspects(answers: Mapping[int, HashAnswer], own_id: int, voters: int) -> list[int]:
@@ -71,6 +87,9 @@ class CorruptionChecks:
         self._member = member
         #: The compact revision that was compared last.
         self._compared = NEVER_COMPACTED
+        #: The index whose rolling hash is compared next, when all members have come to it.
+        self._next_index: Index = 0
+        self._compared_index: Index = 0
 
     async def check_before_serving(self) -> None:
         """Compare this member's present data with those of the members that answer soon.
@@ -104,43 +123,85 @@ class CorruptionChecks:
             await self._check(revision)
             self._compared = revision
 
+    async def check_rolling(self) -> None:
+        """As leader: compare the rolling hashes where the log was at the check before."""
+        rolling = self._member.applier.store.rolling
+        index, own = self._next_index, rolling.at(self._next_index)
+        self._next_index = rolling.checkpoints[-1].index if rolling.checkpoints else 0
+        if own is None or index == self._compared_index:
+            return  # too much has happened, or nothing
+        self._compared_index = index
+        others = [each for each in self._member.applier.membership.members if each != self._member.member_id]
+        payload = _ASK.pack(index)
+        answers = await asyncio.gather(
+            *(self._ask(each, "rolling_hash", payload, INITIAL_ANSWER_S, retries=0) for each in others)
+        )
+        found = {
+            int(each): answer for each, answer in zip(others, answers, strict=True) if answer is not None
+        }
+        found[self._member.member_id] = _rolling_answer(own)
+        await self._judge(found, f"index {index}")
+
+    def answer_rolling(self, payload: bytes) -> bytes:
+        """Answer another member's question for the rolling hash.
+
+        Raises:
+            HashUnknownError: It is not known here.
+        """
+        checkpoint = self._member.applier.store.rolling.at(*_ASK.unpack(payload))
+        if checkpoint is None:
+            raise HashUnknownError
+        return _ANSWER.pack(*_rolling_answer(checkpoint))
+
     async def answer(self, payload: bytes) -> bytes:
         """Answer another member's question."""
         kv_hash, compact_revision, _ = await self._member.hash_kv(*_ASK.unpack(payload))
         return _ANSWER.pack(kv_hash, compact_revision)
 
     async def _check(self, revision: int) -> None:
+        await self._judge(await self._gather(revision, ANSWER_S, retries=RETRIES), f"revision {revision}")
+
+    async def _judge(self, answers: Mapping[int, HashAnswer], where: str) -> None:
         member = self._member
-        answers = await self._gather(revision, ANSWER_S, retries=RETRIES)
         found = suspects(answers, member.member_id, len(member.applier.membership.voters))
         for suspect in found:
             if (suspect, AlarmType.CORRUPT) in member.applier.alarms.raised():
                 continue
-            log.error("members differ at revision %d: raising the CORRUPT alarm for %x", revision, suspect)
+            log.error("members differ at %s: raising the CORRUPT alarm for %x", where, suspect)
             alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=suspect, alarm=AlarmType.CORRUPT)
             await member.proposed(CommandKind.ALARM, alarm.SerializeToString())
         if not found:
-            log.info("%d members agree at revision %d", len(answers), revision)
+            log.debug("%d members agree at %s", len(answers), where)
 
     async def _gather(self, revision: int, timeout_s: float, *, retries: int) -> dict[int, HashAnswer]:
         """Return this member's hash, and those of the others that could be had."""
         member = self._member
         others = [int(each) for each in member.applier.membership.members if each != member.member_id]
         kv_hash, compact_revision, _ = await member.hash_kv(revision)
-        answers = await asyncio.gather(*(self._ask(other, revision, timeout_s, retries) for other in others))
+        payload = _ASK.pack(revision)
+        answers = await asyncio.gather(
+            *(self._ask(other, "hash_kv", payload, timeout_s, retries) for other in others)
+        )
         found: dict[int, HashAnswer] = {member.member_id: HashAnswer(kv_hash, compact_revision)}
         found |= {other: answer for other, answer in zip(others, answers, strict=True) if answer is not None}
         return found
 
-    async def _ask(self, member_id: int, revision: int, timeout_s: float, retries: int) -> HashAnswer | None:
+    async def _ask(
+        self, member_id: int, method: str, payload: bytes, timeout_s: float, retries: int
+    ) -> HashAnswer | None:
         last: KvError | None = None
         for attempt in range(retries + 1):
             if attempt:
                 await asyncio.sleep(RETRY_S)
             try:
-                body = await self._member.transport.call(member_id, "hash_kv", _ASK.pack(revision), timeout_s)
+                body = await self._member.transport.call(member_id, method, payload, timeout_s)
                 return HashAnswer(*_ANSWER.unpack(body))
             except KvError as error:
                 last = error
-        log.info("no hash of member %x at revision %d: %s", member_id, revision, last)
+        log.info("no hash of member %x: %s", member_id, last)
         return None
+
+
+def _rolling_answer(checkpoint: Checkpoint) -> HashAnswer:
+    # The revision is part of what has to be equal.
+    return HashAnswer(checkpoint.hash << 32 | checkpoint.revision & 0xFFFFFFFF, checkpoint.since_revision)

@@ -51,6 +51,9 @@ class DriverHooks(Protocol):
     def on_snapshot_written(self, metadata: SnapshotMetadata) -> None:
         """The log now starts at this snapshot: make its state the replica's."""
 
+    def on_tick(self, elapsed_s: float) -> None:
+        """About a heartbeat interval has passed."""
+
     def on_fatal(self, error: BaseException) -> None:
         """The member can't go on."""
 
@@ -82,6 +85,7 @@ class Driver:
         self._stats = stats
         self._tick_s = tick_s
         self._tick_due_s = 0.0
+        self._ticked_s = 0.0
         self._slow_apply_s = slow_apply_s
         self._tick_handle: asyncio.TimerHandle | None = None
         self._is_scheduled = False
@@ -92,7 +96,8 @@ class Driver:
     def start(self) -> None:
         """Begin ticking and taking turns."""
         self._is_running = True
-        self._tick_due_s = self._loop.time() + self._tick_s
+        self._ticked_s = self._loop.time()
+        self._tick_due_s = self._ticked_s + self._tick_s
         self._tick_handle = self._loop.call_later(self._tick_s, self._tick)
         self.wake()
 
@@ -124,6 +129,8 @@ class Driver:
         if now_s - self._tick_due_s > self._tick_s and self.replica.node.role is Role.LEADER:
             stats.heartbeat_send_failures += 1
         self._tick_due_s = now_s + self._tick_s
+        elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
+        self._guarded(lambda: self._hooks.on_tick(elapsed_s))
         self._guarded(self.replica.tick)
         stats.proposals_failed += self._proposals.expire(now_s)
         self._reads.expire(now_s)

@@ -5,6 +5,7 @@ from kvnode.status import KvError, StatusCode
 __all__ = [
     "BadLeaderTransfereeError",
     "ConnectionTimeoutError",
+    "DiskStalledError",
     "ExitCode",
     "LeaderChangedError",
     "LeaderFailureTimeoutError",
@@ -39,6 +40,13 @@ class ConnectionTimeoutError(KvError):
 
     code = StatusCode.UNAVAILABLE
     text = "request timed out, possibly due to connection lost"
+
+
+class DiskStalledError(KvError):
+    """This member could not carry the request out before its disk answers again; others can."""
+
+    code = StatusCode.UNAVAILABLE
+    text = "disk stalled"
 
 
 class NoLeaderError(KvError):

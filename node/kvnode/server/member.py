@@ -22,8 +22,6 @@ from kvnode.auth.caller import Caller
 from kvnode.mvcc.hashing import RevisionHash, StateHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import (
-    AlarmRequest,
-    AlarmType,
     LeaseCheckpointRequest,
     LeaseTimeToLiveResponse,
     TxnRequest,
@@ -39,9 +37,11 @@ from kvnode.server.bootstrap import Beginning, begin, check_owner, find_mismatch
 from kvnode.server.calls import LeaderCalls
 from kvnode.server.config import NodeConfig
 from kvnode.server.corruption import CorruptionChecks
+from kvnode.server.disk import Disk
 from kvnode.server.driver import Driver
 from kvnode.server.errors import (
     BadLeaderTransfereeError,
+    DiskStalledError,
     ExitCode,
     NotLeaderError,
     RequestTimeoutError,
@@ -62,7 +62,7 @@ from kvnode.server.upkeep import Upkeep
 from kvnode.status import KvError
 from kvnode.storage.data_dir import DataDirectory, DataDirectoryLockedError, Identity, OpenData
 from kvnode.storage.engine import Engine
-from kvnode.storage.errors import StorageCorruptError
+from kvnode.storage.errors import StorageCorruptError, StorageError, StorageFullError
 from kvnode.storage.leveldb import LevelDbEngines
 from kvnode.storage.log_store import LogStore
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotInstaller, SnapshotWriter
@@ -133,7 +133,7 @@ class Member:
         self._sources = 0
         #: Replaced states: engine and generation.
         self._retired: list[tuple[Engine, str]] = []
-        self._alarm_due_s = 0.0
+        self._defragmenting: set[asyncio.Task[None]] = set()
 
         self.proposals = proposals
         self._reads = Reads(identity.member_id, secrets.randbits(32), timeout_s=config.request_timeout_s)
@@ -143,6 +143,9 @@ class Member:
         self.hub = WatchHub(applier.store)
         self._log_thread = StorageThread(loop, "kvnode-log")
         self.state_thread = StorageThread(loop, "kvnode-state")
+        self.disk = Disk(
+            self, (self._log_thread, self.state_thread), 2 * config.heartbeat_interval_ms / 1000.0
+        )
         self.peer_side = PeerSide(self)
         self.transport: PeerTransport = network.connect(self.peer_side)
         self._ask_cluster = network.ask_cluster
@@ -230,6 +233,7 @@ class Member:
             self.term,
         )
         self._update_peers()
+        self._end_if_suspect()
         self.driver.start()
         voters = self.node.conf_state.voters
         if voters == (self.member_id,):
@@ -432,6 +436,11 @@ class Member:
     def quota_bytes(self) -> int | None:
         return self.config.quota_backend_bytes
 
+    @property
+    def disk_stalled_s(self) -> float:
+        """How long a write has been under way that ought to be done; 0: the disk answers."""
+        return self.disk.stalled_s
+
     def now_s(self) -> float:
         """The event loop's clock."""
         return self._loop.time()
@@ -453,6 +462,9 @@ class Member:
 
         With ``caller`` it is done only if the caller may do it when it is applied.
         """
+        if self.disk.refuses:
+            done(DiskStalledError())
+            return
         if (
             self.config.quota_backend_bytes is not None
             and kind in _GROWING
@@ -474,6 +486,9 @@ class Member:
         """Call ``done(None)`` once the state here holds all that was committed before this call."""
         if self.is_stopping:
             done(RequestTimeoutError())
+            return
+        if self.disk.refuses:
+            done(DiskStalledError())
             return
         self._reads.add(done, self._loop.time())
         self.driver.wake()
@@ -520,9 +535,7 @@ class Member:
 
     def _is_over_quota(self, kind: CommandKind, payload: bytes) -> bool:
         quota = self.config.quota_backend_bytes or 0
-        # Records count before compression, and at once: the size on disk is a little old, and what
-        # compresses well today may be rewritten by what does not.
-        room = quota - max(self.db_size_bytes, self.applier.store.retained_bytes)
+        room = quota - self.disk.used_bytes
         if room > len(payload) + QUOTA_MARGIN_BYTES:
             return False
         if kind is CommandKind.TXN:
@@ -533,19 +546,9 @@ class Member:
             cost = len(payload) + 256
         if room > cost:
             return False
-        self._raise_no_space()
+        if not self.applier.alarms.has_no_space:
+            self.disk.raise_no_space(f"the state has reached --quota-backend-bytes={quota}")
         return True
-
-    def _raise_no_space(self) -> None:
-        """Tell the whole cluster that it is full here, once a second until it is known."""
-        if self.applier.alarms.has_no_space or self.now_s() < self._alarm_due_s:
-            return
-        self._alarm_due_s = self.now_s() + 1.0
-        log.warning(
-            "the state has reached --quota-backend-bytes=%s: raising the NOSPACE alarm", self.quota_bytes
-        )
-        alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.member_id, alarm=AlarmType.NOSPACE)
-        self.propose(CommandKind.ALARM, alarm.SerializeToString(), lambda _: None)
 
     # Leases.
 
@@ -678,6 +681,12 @@ class Member:
             self.stats.defragment_s.observe(self.now_s() - begun_s)
             self._size_s = -SIZE_AGE_S
 
+    def begin_defragment(self) -> None:
+        """``defragment``, without waiting for it."""
+        task = self._loop.create_task(self.defragment(), name="defragment")
+        self._defragmenting.add(task)
+        task.add_done_callback(self._defragmenting.discard)
+
     async def hash_state(self) -> int:
         """Return one number for all that this member stores."""
         begun_s = time.perf_counter()
@@ -755,7 +764,14 @@ class Member:
                 )
 
             def open_applier() -> Applier:
-                self._data.seal(generation, engine)
+                try:
+                    self._data.seal(generation, engine)
+                except StorageFullError:
+                    raise
+                except (StorageError, OSError) as error:
+                    # Whatever else this disk was told to keep, it may have lost as well.
+                    self._loop.call_soon_threadsafe(self.on_fatal, error)
+                    raise
                 return Applier.open(
                     engine,
                     is_local=self.proposals.is_local,
@@ -805,6 +821,7 @@ class Member:
         self.stats.is_installing_snapshot = False
         self._update_peers()
         self._upkeep.membership_changed()
+        self._end_if_suspect()
         self._wake_appliers()
         self._upkeep.compact()
         self._size_s = -SIZE_AGE_S
@@ -822,7 +839,7 @@ class Member:
                 self._data.delete_generation(generation)
 
         # Behind whatever the thread still does with the old engine.
-        self.state_thread.submit(close, lambda _: None)
+        self.state_thread.submit(close, lambda _: None, is_write=False)
 
     # What the driver reports.
 
@@ -849,6 +866,8 @@ class Member:
         if batch.membership_changed:
             self._update_peers()
             self._upkeep.membership_changed()
+        if batch.alarms_changed or batch.membership_changed:
+            self._end_if_suspect()
         if batch.is_removed:
             log.warning("this member was removed from the cluster")
             self._loop.call_later(REMOVED_LINGER_S, self.removed)
@@ -857,11 +876,26 @@ class Member:
         if self.applier.store.is_compacting:
             self._upkeep.compact()
 
+    def _end_if_suspect(self) -> None:
+        """Serve no more once a majority has found that its data are not these."""
+        if self.applier.is_suspect and not self._failure.done():
+            # In a turn of its own: what is under way in this one, the answer to the alarm too, is finished.
+            self._loop.call_soon(
+                self.fail,
+                StartError(
+                    "this member's data differ from those of the others: the CORRUPT alarm names it",
+                    exit_code=ExitCode.DAMAGED,
+                ),
+            )
+
     def on_entries(self, index: Index, size_bytes: int) -> None:
         self._upkeep.applied(index, size_bytes)
 
     def on_send_snapshot(self, message: InstallSnapshot) -> None:
         self.snapshots.send(message)
+
+    def on_tick(self, elapsed_s: float) -> None:
+        self.disk.tick(elapsed_s)
 
     def on_fatal(self, error: BaseException) -> None:
         log.error("this member can't go on: %s", error)

@@ -65,6 +65,12 @@ class MemberStats:
         self.read_indexes_failed = 0
         self.slow_read_indexes = 0
         self.wal_fsync_s = Histogram(DISK_BUCKETS_S)
+        self.disk_stalls = 0
+        #: Now.
+        self.is_disk_stalled = False
+        #: As of the last look.
+        self.disk_free_bytes = 0
+        self.disk_reserve_bytes = 0
         #: Of entries, before LevelDB compresses them.
         self.log_bytes = 0
         self.backend_commit_s = Histogram(DISK_BUCKETS_S)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 __all__ = ["StorageThread"]
 
-Job = tuple[Callable[[], object], Callable[[object], None]]
+Job = tuple[Callable[[], object], Callable[[object], None], int]
 
 
 class StorageThread:
@@ -19,16 +19,25 @@ class StorageThread:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
+        self._submitted = 0
+        #: Number of the write that is under way; 0: none.  Written by the thread, read by anybody.
+        self.job = 0
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[], object], done: Callable[[object], None]) -> None:
-        """Run ``work`` in the thread, then ``done(result or exception)`` in the event loop."""
-        self._jobs.put((work, done))
+    def submit(
+        self, work: Callable[[], object], done: Callable[[object], None], *, is_write: bool = True
+    ) -> None:
+        """Run ``work`` in the thread, then ``done(result or exception)`` in the event loop.
+
+        ``is_write`` False: it may take long on the best of disks, so that nobody takes it for a stall.
+        """
+        self._submitted += 1
+        self._jobs.put((work, done, self._submitted if is_write else 0))
 
     async def run(self, work: Callable[[], object]) -> object:
-        """Run ``work`` in the thread and wait for its result; raises what it raised."""
+        """Run ``work``, which may take long, in the thread and wait for its result; raises what it raised."""
         future: asyncio.Future[object] = self._loop.create_future()
 
         def finished(result: object) -> None:
@@ -39,7 +48,7 @@ class StorageThread:
             else:
                 future.set_result(result)
 
-        self.submit(work, finished)
+        self.submit(work, finished, is_write=False)
         return await future
 
     def close(self) -> None:
@@ -49,11 +58,12 @@ class StorageThread:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            work, done = job
+            work, done, self.job = job
             try:
                 result = work()
             except BaseException as error:
                 result = error
+            self.job = 0
             try:
                 self._loop.call_soon_threadsafe(done, result)
             except RuntimeError:

@@ -80,13 +80,14 @@ class Upkeep:
             loop.create_task(self._expire_leases(), name="leases"),
             loop.create_task(self._auto_compact(), name="auto-compaction"),
             loop.create_task(self._keep_version(), name="cluster version"),
+            loop.create_task(self._member.disk.keep_room(), name="room on the disk"),
             *self._checks(),
         ]
         self.compact()
         threshold = self._member.config.bootstrap_defrag_threshold_megabytes * 2**20
         if 0 < threshold <= self._member.db_size_bytes - self._member.db_size_in_use_bytes:
             # Beside the first requests: it holds up none of them.
-            self._tasks.append(loop.create_task(self._member.defragment(), name="defragment at start"))
+            self._member.begin_defragment()
 
     async def close(self) -> None:
         """End at the next pause."""
@@ -284,6 +285,7 @@ class Upkeep:
             loop.create_task(self._check_often(check, interval_s), name="corruption check")
             for check, interval_s in (
                 (corruption.check_now, config.corrupt_check_s),
+                (corruption.check_rolling, config.rolling_hash_check_s),
                 (
                     corruption.check_compacted,
                     config.compact_hash_check_s if config.feature_gates["CompactHashCheck"] else 0.0,

@@ -344,7 +344,7 @@ class LevelDbEngine(_View):
                 else:
                     raw.write()
             except plyvel.Error as error:
-                self._failure = str(error)
+                self._failure = _text_of(error)
                 raise _mapped(self.path, error) from error
         if self.on_write is not None:
             self.on_write(perf_counter() - begun_s)
@@ -537,7 +537,7 @@ def _raise_for_read(
 ) -> NoReturn:
     """Raise what a failed read means.  Whatever LevelDB can't read back is damage to this copy."""
     if isinstance(error, plyvel.Error):
-        damage = StorageCorruptError(path, str(error))
+        damage = StorageCorruptError(path, _text_of(error))
         if on_damage is not None:
             on_damage(damage)
         raise damage from error
@@ -546,9 +546,18 @@ def _raise_for_read(
     raise error
 
 
+def _text_of(error: Exception) -> str:
+    """Return what LevelDB says; plyvel hands its bytes on as they are."""
+    return (
+        error.args[0].decode("utf-8", "replace")
+        if error.args and isinstance(error.args[0], bytes)
+        else str(error)
+    )
+
+
 def _mapped(path: str, error: Exception) -> StorageError:
     """Return what a failed open or write means."""
-    text = str(error)
+    text = _text_of(error)
     if any(full in text for full in _FULL_TEXTS):
         return StorageFullError(path, text)
     if any(lock in text for lock in _LOCK_TEXTS):

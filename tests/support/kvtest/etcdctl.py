@@ -217,12 +217,13 @@ def two_sides(
     etcdctl: str,
     etcd: str,
     flags: Mapping[str, str] | None = None,
+    own_flags: Mapping[str, str] | None = None,
     tls: MemberFiles | None = None,
 ) -> Iterator[Sides]:
-    """Start ``size`` members of etcd and as many of kvnode, with the same flags."""
+    """Start ``size`` members of etcd and as many of kvnode, with the same flags; ``own_flags`` etcd lacks."""
     clusters = [
         ClusterProcesses(directory / "etcd", size, command=[etcd], flags=flags, tls=tls),
-        ClusterProcesses(directory / "kvnode", size, flags=flags, tls=tls),
+        ClusterProcesses(directory / "kvnode", size, flags={**(flags or {}), **(own_flags or {})}, tls=tls),
     ]
     for cluster in clusters:
         cluster.directory.mkdir()

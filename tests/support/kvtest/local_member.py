@@ -69,6 +69,7 @@ class LocalMember:
         self.stats = MemberStats()
         self.db_size_bytes = 4096
         self.db_size_in_use_bytes = 1024
+        self.disk_stalled_s = 0.0
         self.quota_bytes = self.config.quota_backend_bytes
         #: Answers to come instead of what would happen, for propose and linearizable alike.
         self.failure: KvError | None = None

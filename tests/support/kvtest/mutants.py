@@ -56,6 +56,15 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    # Disks.
+    Mutant(
+        "stalled-leader-stays",
+        "leads on although its disk has stalled",
+        "kvnode.raft.leader:tick",
+        "elif not state.is_fit:",
+        "elif False:",
+        "stalled-disks",
+    ),
     # Durability.
     Mutant(
         "promise-before-disk",

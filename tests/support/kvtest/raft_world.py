@@ -126,6 +126,8 @@ class World:
         self.disks: dict[MemberId, MemoryLogStorage] = {}
         self.checker = RaftChecker(self.disks)
         self.severed: set[tuple[MemberId, MemberId]] = set()
+        #: Members whose disk takes what is written, and never says so.
+        self.stalled: set[int] = set()
         start = genesis(ids(*voters), ids(*learners))
         machine = Machine(start.index, b"", start.conf_state)
         self.states: dict[int, Machine] = {start.index: machine}
@@ -211,6 +213,8 @@ class World:
     def finish_persist(self, number: int) -> None:
         """Let the write under way reach the disk, then send what it held back."""
         member = self.members[MemberId(number)]
+        if number in self.stalled:
+            return
         persist, member.persist = member.persist, None
         if persist is None:
             return
@@ -245,7 +249,11 @@ class World:
     def turn(self, number: int) -> None:
         """Do everything that a member has to do."""
         member = self.members[MemberId(number)]
-        while member.to_apply or member.persist is not None or member.running.has_ready():
+        while (
+            member.to_apply
+            or (member.persist is not None and number not in self.stalled)
+            or member.running.has_ready()
+        ):
             self.perform_ready(number)
             self.finish_persist(number)
             self.apply(number)

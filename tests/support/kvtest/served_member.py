@@ -13,6 +13,7 @@ from kvnode.pb import rpc_pb2 as pb
 from kvnode.pb.rpc_pb2 import WatchRequest, WatchResponse
 from kvnode.rpc.grpcio import GrpcServer
 from kvnode.rpc.http2 import Http2Server
+from kvnode.server.audit_log import AuditLog
 from kvnode.server.config import RpcTransport, parse_url
 from kvtest.local_member import LocalMember
 
@@ -164,11 +165,11 @@ class ServedMember:
 
 
 @asynccontextmanager
-async def serve(member: LocalMember) -> AsyncIterator[ServedMember]:
+async def serve(member: LocalMember, audit: AuditLog | None = None) -> AsyncIterator[ServedMember]:
     """Serve a member for the time of a ``with`` block."""
     server = SERVERS[transport](member.config)
     port = await server.listen(parse_url("http://127.0.0.1:0"))
-    services = Services(member)
+    services = Services(member, audit)
     await server.start(services.methods)
     served = ServedMember(member, services, server, port)
     try:

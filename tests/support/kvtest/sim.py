@@ -34,6 +34,7 @@ FAULTS = {
     "freeze": "processes or machines frozen",
     "clock jump": "clocks set forward",
     "slow disk": "slow disks",
+    "stalled disk": "stalled disks",
     "full disk": "full disks",
     "failed sync": "failing fsyncs",
     "bit flip": "bits flipped on disk",

@@ -119,6 +119,16 @@ class SimFaults:
             world.note("slow disk", member_id, world.slow[member_id])
             world.after(world.chance.random() * 4.0, partial(world.slow.pop, member_id, None))
 
+    def stall_disk(self) -> None:
+        """Let a disk take what is written and answer nothing for a while, mostly the leader's."""
+        world = self._world
+        leader = world.leader()
+        process = leader if leader is not None and world.chance.random() < 0.7 else world.somebody()
+        if process is not None:
+            seconds = world.chance.choice([0.5, 3.0, 8.0])
+            world.note("stalled disk", process.member_id, seconds)
+            world.stalled[process.member_id] = world.now_s + seconds
+
     def fill_disk(self) -> None:
         """Leave a disk no room for a while."""
         world = self._world

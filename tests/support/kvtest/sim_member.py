@@ -20,6 +20,7 @@ from kvnode.raft.quorum import majority
 from kvnode.raft.raw_node import RawNode
 from kvnode.raft.ready import Persist, Ready, Role
 from kvnode.raft.types import ConfState, Entry, Index, MemberId, SnapshotMetadata
+from kvnode.server.disk_watch import DiskWatch
 from kvnode.server.effects import Apply, Effect, Report, Send, Write
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
@@ -32,11 +33,13 @@ from kvtest.raft_invariants import InvariantBrokenError, RaftChecker
 from kvtest.sim_checks import History
 from kvtest.sim_disk import Disk
 
-__all__ = ["CLUSTER_ID", "Crash", "Outside", "Process"]
+__all__ = ["CLUSTER_ID", "ELECTION_TICKS", "STALL_LIMIT_S", "Crash", "Outside", "Process"]
 
 CLUSTER_ID = 0x51
 ELECTION_TICKS = 10
 TIMEOUT_S = 4.0
+#: A disk that holds a write for longer has stalled.
+STALL_LIMIT_S = 1.0
 
 
 class Crash(BaseException):
@@ -109,6 +112,11 @@ class Process:
         self.ticks = 0
         self._heard: dict[MemberId, int] = {}
         self._leads: tuple[int, ConfState | None] = (0, None)
+        #: Number of the write under way, 0: none; and what finds one that does not end.
+        self.write_job = 0
+        self._writes = 0
+        self._disk_watch = DiskWatch(STALL_LIMIT_S, 0.2)
+        self._ticked_s = outside.clock_s(self)
         self.proposals = Proposals(session, timeout_s=TIMEOUT_S)
         self.reads = Reads(member_id, session, timeout_s=TIMEOUT_S)
         log = LogStore.open(disk.log, cache_bytes=rng.choice([0, 2000, 1 << 20]))
@@ -162,6 +170,9 @@ class Process:
         """One heartbeat interval has passed."""
         now_s = self.now_s()
         self.ticks += 1
+        elapsed_s, self._ticked_s = now_s - self._ticked_s, now_s
+        if self._disk_watch.look([self.write_job], elapsed_s):
+            self.node.report_fitness(is_fit=not self._disk_watch.is_stalled)
         self.replica.tick()
         self._leads_with_quorum()
         self.proposals.expire(now_s)
@@ -235,10 +246,13 @@ class Process:
                 raise AssertionError(f"{self.member_id} installs {persist.snapshot}, received {self.staged}")
             generation = self.staged.generation
         save = self.replica.begin_write(persist, state_generation=generation)
+        self._writes += 1
+        self.write_job = self._writes
         self.outside.begin_write(self, persist, save)
 
     def written(self, persist: Persist, save: PreparedSave) -> None:
         """The disk has ``save``."""
+        self.write_job = 0
         messages = self.replica.written(persist, save)
         self.outside.may_crash(self)
         if persist.snapshot is not None:

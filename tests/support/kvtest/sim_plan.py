@@ -40,6 +40,7 @@ class SimPlan:
     jumps: float = 0.0
     # Disks.
     slow_disks: float = 0.2
+    stalled_disks: float = 0.0
     full_disks: float = 0.0
     failed_syncs: float = 0.0
     bit_flips: float = 0.0
@@ -84,6 +85,9 @@ PLANS = {
         trims=2.0,
     ),
     "bad-clocks": SimPlan(drift=0.2, jumps=0.5, freezes=0.5, transfers=0.3, renewals=15.0, alarms=0.5),
+    "stalled-disks": SimPlan(
+        seconds=30.0, stalled_disks=0.3, slow_disks=0.1, crashes=0.05, partitions=0.05, freezes=0.05
+    ),
 }
 
 
@@ -111,6 +115,7 @@ _RATES = {
     "freezes": "z",
     "jumps": "j",
     "slow_disks": "s",
+    "stalled_disks": "k",
     "full_disks": "f",
     "failed_syncs": "y",
     "bit_flips": "b",

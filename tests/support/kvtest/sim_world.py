@@ -34,7 +34,7 @@ from kvtest.sim_clients import ALL_KEYS, SimClients
 from kvtest.sim_clock import Clock
 from kvtest.sim_disk import Disk
 from kvtest.sim_faults import SimFaults, describe
-from kvtest.sim_member import CLUSTER_ID, Crash, Process
+from kvtest.sim_member import CLUSTER_ID, ELECTION_TICKS, STALL_LIMIT_S, Crash, Process
 from kvtest.sim_plan import Act, SimPlan, schedule_of
 
 __all__ = ["SimWorld"]
@@ -81,6 +81,9 @@ class SimWorld:
         self.retired: set[MemberId] = set()
         self.severed: set[tuple[MemberId, MemberId]] = set()
         self.slow: dict[MemberId, float] = {}
+        #: Until when a member's disk answers nothing, and for how many ticks it has led all the same.
+        self.stalled: dict[MemberId, float] = {}
+        self._leads_stalled: Counter[MemberId] = Counter()
         self._writing: dict[MemberId, tuple[Process, PreparedSave]] = {}
         #: Until when a member's process stands still.
         self.frozen: dict[MemberId, float] = {}
@@ -99,6 +102,7 @@ class SimWorld:
             "freezes": self.faults.freeze,
             "jumps": self.faults.jump_clock,
             "slow_disks": self.faults.slow_disk,
+            "stalled_disks": self.faults.stall_disk,
             "full_disks": self.faults.fill_disk,
             "failed_syncs": self.faults.fail_sync,
             "bit_flips": self.faults.flip_bit,
@@ -267,8 +271,35 @@ class SimWorld:
             interval_s = TICK_S / self.clocks[process.member_id].rate
             self.after(interval_s * self.rng.uniform(0.9, 1.1), partial(self._tick, process))
             process.tick()
+            self._hands_over(process)
 
         self.guarded(process, tick)
+
+    def is_stalled(self, member_id: MemberId) -> bool:
+        """Whether a member's disk answers nothing now."""
+        return self.stalled.get(member_id, 0.0) > self.now_s
+
+    def _hands_over(self, process: Process) -> None:
+        """A leader whose disk has stalled must not stay in office while nothing hinders the others."""
+        member_id = process.member_id
+        voters = process.node.conf_state.voters
+        others = [self.processes.get(voter) for voter in voters if voter != member_id]
+        is_held_up = process.write_job and self.is_stalled(member_id) and process.node.role is Role.LEADER
+        is_free = len(others) > 1 and not self.severed and not self.fuses
+        if not (is_held_up and is_free) or any(
+            other is None
+            or self.is_frozen(other)
+            or self.is_stalled(other.member_id)
+            or other.member_id in self.slow
+            or other.node.term > process.node.term
+            for other in others
+        ):
+            self._leads_stalled[member_id] = 0
+            return
+        self._leads_stalled[member_id] += 1
+        # As long as a stall takes to be noticed, and two attempts that lost messages spoil.
+        if self._leads_stalled[member_id] > STALL_LIMIT_S / TICK_S + 4 * ELECTION_TICKS + 5:
+            raise InvariantBrokenError(f"member {member_id} leads on although its disk has stalled")
 
     def die(self, process: Process) -> None:
         """End a process from outside."""
@@ -351,6 +382,10 @@ class SimWorld:
 
     def _write_ends(self, process: Process, persist: Persist, save: PreparedSave) -> None:
         if not process.is_alive:
+            return
+        if self.is_stalled(process.member_id):
+            wait_s = self.stalled[process.member_id] - self.now_s
+            self.after(wait_s + 0.001, partial(self._write_ends, process, persist, save))
             return
         del self._writing[process.member_id]
         try:
@@ -498,6 +533,7 @@ class SimWorld:
         self._is_calm = True
         self.severed = set()
         self.slow.clear()
+        self.stalled.clear()
         self.frozen.clear()
         self.fuses.clear()
         for disk in self.disks.values():
@@ -527,6 +563,9 @@ class SimWorld:
             self.history.state(process.member_id, process.applier)
             self.history.content(process.member_id, process.applier, ALL_KEYS)
             self.history.nothing_lost(process.applier)
+        rolling = {(p.store.rolling.since_revision, p.store.rolling.value) for p in members}
+        if len(rolling) != 1:
+            raise InvariantBrokenError(f"equal states have rolling hashes {rolling}")
         self.clients.finish_watches(members)
         self.clients.check_linearizable()
         self.counts["acknowledged"] = len(self.history.acknowledged_values)

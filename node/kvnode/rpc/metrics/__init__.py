@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from kvnode.api.member_port import MemberPort
 from kvnode.api.server import Services
+from kvnode.rpc.metrics.audit import audit_metrics
 from kvnode.rpc.metrics.calls import call_metrics
 from kvnode.rpc.metrics.disk import disk_metrics
 from kvnode.rpc.metrics.network import network_metrics
@@ -30,6 +31,7 @@ class Metrics:
             lambda: store_metrics(member, services),
             lambda: disk_metrics(member.stats),
             lambda: network_metrics(member, rpc),
+            lambda: audit_metrics(services.audit),
             lambda: call_metrics(rpc, is_extensive=is_extensive),
             process_metrics,
         )
