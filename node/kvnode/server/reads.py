@@ -29,6 +29,8 @@ class Reads:
 
     #: Reads held at most; beyond that new ones are refused at once.
     LIMIT_COUNT = 50_000
+    #: Room beyond for those that are few and must go on: of leases, health, and administration.
+    RESERVE_COUNT = 5_000
 
     def __init__(self, member_id: int, session: int, *, timeout_s: float) -> None:
         self._prefix = member_id.to_bytes(8, "big") + session.to_bytes(4, "big")
@@ -47,9 +49,10 @@ class Reads:
     def __len__(self) -> int:
         return len(self._arrived) + len(self._asked) + sum(len(batch) for _, batch in self._confirmed)
 
-    def add(self, done: ReadDone, now_s: float) -> None:
+    def add(self, done: ReadDone, now_s: float, *, is_urgent: bool = False) -> None:
         """Let one read wait; ``done`` is called at once if too many do."""
-        if len(self._arrived) + len(self._asked) >= self.LIMIT_COUNT:
+        excess = len(self._arrived) + len(self._asked) - self.LIMIT_COUNT
+        if excess >= 0 and not (is_urgent and excess < self.RESERVE_COUNT):
             done(TooManyRequestsError())
             return
         self._arrived.append((now_s + self._timeout_s, done))

@@ -93,6 +93,7 @@ class Connection(Incoming):
             except Exception:
                 # The others have to hear of it all the same.
                 logger.exception("a cancelled call failed")
+        self.stuck_bytes = 0
         if self._weighed_bytes:
             self._weigh()
         self.host.closed(self)
@@ -105,12 +106,13 @@ class Connection(Incoming):
 
     def resume_writing(self) -> None:
         self._is_paused = False
+        self.stuck_bytes = 0
         if self._is_stalled:
             self._is_stalled = False
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
-        if self._ready:
-            self._touch()
+        # Also to say that less is held now.
+        self._touch()
 
     # Its end.
 
@@ -142,6 +144,7 @@ class Connection(Incoming):
         self._rest = b""
         for stream in self.streams.values():
             self._drop(stream)
+        self.stuck_bytes = 0
         self._weigh()
         transport.abort()
         self.loop.call_soon(self.connection_lost, None)

@@ -144,7 +144,7 @@ class Incoming(Outgoing):
             self._receive_window = self.limits.connection_window_bytes
         if position < end:
             self._rest = data[position:]
-        if self.held_bytes != self._weighed_bytes:
+        if self.held_bytes + self.stuck_bytes != self._weighed_bytes:
             self._weigh()
 
     def _fail(self, fault: Http2ConnectionError) -> None:

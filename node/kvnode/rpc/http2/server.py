@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, UnaryMethod
 from kvnode.rpc.exchange import Exchange
+from kvnode.rpc.held import HeldMemory
 from kvnode.rpc.http2.calls import (
     CallHost,
     MessageStream,
@@ -62,13 +63,16 @@ class Http2Server(Host):
         *,
         serve_http: Callable[[Exchange], Awaitable[None]] | None = None,
         http1_connection: Callable[[CertificateCheck | None], asyncio.Protocol] | None = None,
+        memory: HeldMemory | None = None,
     ) -> None:
-        """The two callables serve what is no gRPC: over HTTP/2, and over HTTP/1.1.  None: nothing does."""
+        """The two callables serve what is no gRPC: over HTTP/2, and over HTTP/1.1.  None: nothing does.
+
+        ``memory`` is shared with whoever else serves clients.
+        """
         loop = asyncio.get_running_loop()
         self.stats = RpcStats()
         self.limits = _limits(config)
-        #: Half-sent requests and waiting answers of all connections.
-        self.held_bytes = 0
+        self.memory = memory if memory is not None else HeldMemory(self.limits.held_bytes)
         self._config = config
         self._loop = loop
         self._serve_http = serve_http if serve_http is not None else _refuse_http
@@ -180,6 +184,11 @@ class Http2Server(Host):
     # Connections.
 
     @property
+    def held_bytes(self) -> int:
+        """Half-sent requests and waiting answers of all connections."""
+        return self.memory.held_bytes
+
+    @property
     def is_started(self) -> bool:
         """Whether calls are served."""
         return self._is_started
@@ -193,11 +202,13 @@ class Http2Server(Host):
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self.memory.holders.add(connection)
         if self._is_stopping:
             connection.drain()
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self.memory.holders.discard(connection)
         if self._idle is not None and not self._connections:
             self._idle.set()
 
@@ -218,31 +229,7 @@ class Http2Server(Host):
                 connection.cut()
 
     def weigh(self, connection: Outgoing, change_bytes: int) -> None:
-        self.held_bytes += change_bytes
-        if change_bytes > 0 and self.held_bytes > self.limits.held_bytes:
-            self._relieve()
-
-    def _relieve(self) -> None:
-        """Cut off who makes this member hold most, until the rest is bearable.
-
-        Not for the sake of a single answer: one that is larger than all that may be held is let through.
-        """
-        while self._connections:
-            heaviest = max(self._connections, key=_weight_bytes)
-            excess_bytes = sum(map(_weight_bytes, self._connections)) - self.limits.held_bytes
-            largest_bytes = max((stream.held_bytes for stream in heaviest.streams.values()), default=0)
-            if excess_bytes <= largest_bytes:
-                return
-            logger.warning(
-                "a client that takes or sends too slowly is cut off",
-                extra={
-                    "peer": heaviest.peer,
-                    "held_bytes": heaviest.held_bytes,
-                    "streams": len(heaviest.streams),
-                },
-            )
-            heaviest.cut()
-            self._connections.discard(heaviest)
+        self.memory.weigh(change_bytes)
 
     def _take_care(self) -> None:
         self._care = self._loop.call_later(LOOK_AFTER_S, self._take_care)
@@ -255,8 +242,8 @@ class Http2Server(Host):
             connection.look_after(now_s)
         for undecided in list(self._undecided):
             undecided.look_after(now_s)
-        if sum(map(_weight_bytes, self._connections)) > self.limits.held_bytes:
-            self._relieve()
+        # Streams count too, though none of their data may have changed.
+        self.memory.relieve()
 
     # Streams.
 
@@ -382,10 +369,6 @@ def _limits(config: NodeConfig) -> Limits:
         keepalive_timeout_s=config.grpc_keepalive_timeout_s,
         max_age_s=config.grpc_max_connection_age_s,
     )
-
-
-def _weight_bytes(connection: Connection) -> int:
-    return connection.held_bytes + len(connection.streams) * connection.limits.stream_bytes
 
 
 def _keep_alive(server: asyncio.Server) -> None:
