@@ -28,7 +28,7 @@ class Reads:
     """Reads that wait until this member's state holds what was committed before they came."""
 
     #: Reads held at most; beyond that new ones are refused at once.
-    LIMIT_COUNT = 50_000
+    LIMIT_COUNT = 20_000
     #: Room beyond for those that are few and must go on: of leases, health, and administration.
     RESERVE_COUNT = 5_000
 

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final
@@ -90,6 +91,8 @@ class Http2Server(Host):
         self._connections: set[Connection] = set()
         self._undecided: set[_UndecidedConnection] = set()
         self._dirty: list[Outgoing] = []
+        #: Connections whose turn has not come, the next one first.
+        self._deferred: deque[Connection] = deque()
         self._tls: ReloadingContext | None = None
         self._is_started = False
         self._is_stopping = False
@@ -212,6 +215,28 @@ class Http2Server(Host):
         if self._idle is not None and not self._connections:
             self._idle.set()
 
+    def take_later(self, connection: Connection) -> None:
+        self._deferred.append(connection)
+
+    def _turn_over(self) -> None:
+        """The sockets that were readable have been read: the next turn begins with those left over."""
+        self.turn_cost = 0
+        deferred = self._deferred
+        while deferred and self.turn_cost <= self.limits.turn_cost:
+            # Whatever it costs, so that the loop comes round again.
+            self.count_cost(1)
+            connection = deferred.popleft()
+            try:
+                connection.take_deferred()
+            except Exception:
+                logger.exception("a connection failed")
+                connection.cut()
+
+    def count_cost(self, cost: int) -> None:
+        if not self.turn_cost:
+            self._loop.call_soon(self._turn_over)
+        self.turn_cost += cost
+
     def flush_later(self, connection: Outgoing) -> None:
         dirty = self._dirty
         if not dirty:
@@ -248,6 +273,7 @@ class Http2Server(Host):
     # Streams.
 
     def open_stream(self, connection: Connection, stream_id: int, head: RequestHead) -> Stream:
+        self.count_cost(1)
         refusal = connection.refusal
         if refusal is not None and (why := refusal()):
             logger.warning("rejected call on client endpoint", extra={"error": why})
@@ -263,6 +289,7 @@ class Http2Server(Host):
             return UnaryStream(connection, stream_id, head, unary)
         pushed = self._pushed.get(head.path)
         if pushed is not None:
+            connection.is_urgent = True
             return PushStream(connection, stream_id, head, pushed)
         route = self._streams.get(head.path)
         if route is not None:

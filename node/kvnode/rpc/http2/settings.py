@@ -26,6 +26,9 @@ class Limits:
     """Half-sent requests and waiting answers of all connections: beyond, the one that has most is cut off."""
     stream_bytes: int = 1024
     """What a stream counts for in that, beside its data."""
+    turn_cost: int = 1500
+    """What is taken from clients in a turn of the loop, in requests: peers and timers are to be heard within
+    some tens of milliseconds, whoever floods."""
     ping_min_interval_s: float = 5.0
     """A client that pings more often while nothing is sent gets strikes."""
     max_ping_strikes: int = 2
