@@ -8,7 +8,9 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; [^\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.M)
+PINNED = re.compile(
+    r"^([A-Za-z0-9._-]+)==(\S+)(?: ; [^\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.M
+)
 
 FILES = pytest.mark.parametrize(
     ("file", "extras"), [("node/requirements.txt", ()), ("operator/requirements.txt", ("operator",))]

@@ -52,7 +52,7 @@ class Proposals:
     #: Writes and bytes held at most; beyond that new ones are refused at once, so that
     #: overload costs an error and not the member's memory.
     LIMIT_COUNT = 10_000
-    LIMIT_BYTES = 256 * 2**20
+    LIMIT_BYTES = 128 * 2**20
     #: Room beyond for what the member itself has to say: that leases ended, what is left of them, alarms.
     RESERVE_COUNT = 2_000
     RESERVE_BYTES = 16 * 2**20

@@ -26,7 +26,7 @@ class Limits:
     """Half-sent requests and waiting answers of all connections: beyond, the one that has most is cut off."""
     stream_bytes: int = 1024
     """What a stream counts for in that, beside its data."""
-    turn_cost: int = 1500
+    turn_cost: int = 1000
     """What is taken from clients in a turn of the loop, in requests: peers and timers are to be heard within
     some tens of milliseconds, whoever floods."""
     ping_min_interval_s: float = 5.0
