@@ -4,14 +4,13 @@
 # BASE_IMAGE is any Debian image with Python 3.11 or later, venv and pip.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# The dependencies come first, read from pyproject.toml, so that a change of the
-# sources does not install them again.  Wheels only: there is no compiler here.
+# The dependencies come first, so that a change of the sources does not install them
+# again: those of `make lock`, each of the contents that it names.  Wheels only: there
+# is no compiler here.
 FROM ${BASE_IMAGE} AS node-build
 RUN python3 -m venv --without-pip /opt/kvcluster
-COPY pyproject.toml /build/
-RUN python3 -c "import tomllib; print(*tomllib.load(open('/build/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-      > /build/node.txt \
- && python3 -m pip --python /opt/kvcluster/bin/python install --only-binary=:all: -r /build/node.txt
+COPY node/requirements.txt /build/node.txt
+RUN python3 -m pip --python /opt/kvcluster/bin/python install --only-binary=:all: --require-hashes -r /build/node.txt
 COPY . /build/
 RUN python3 -m pip wheel --no-deps --wheel-dir /wheels /build \
  && python3 -m pip --python /opt/kvcluster/bin/python install --no-deps /wheels/*.whl \
@@ -19,10 +18,8 @@ RUN python3 -m pip wheel --no-deps --wheel-dir /wheels /build \
 
 FROM ${BASE_IMAGE} AS operator-build
 RUN python3 -m venv --without-pip /opt/kvcluster
-COPY pyproject.toml /build/
-RUN python3 -c "import tomllib; p = tomllib.load(open('/build/pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['operator'], sep='\n')" \
-      > /build/operator.txt \
- && python3 -m pip --python /opt/kvcluster/bin/python install --only-binary=:all: -r /build/operator.txt
+COPY operator/requirements.txt /build/operator.txt
+RUN python3 -m pip --python /opt/kvcluster/bin/python install --only-binary=:all: --require-hashes -r /build/operator.txt
 COPY --from=node-build /wheels /wheels
 RUN python3 -m pip --python /opt/kvcluster/bin/python install --no-deps /wheels/*.whl
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: compiled demo test sim mutants lint format compat e2e bench clean
+.PHONY: compiled demo test sim mutants lint format compat e2e bench overload lock clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -51,6 +51,16 @@ bench: compiled ## against etcd, on 127.0.0.1, in ten minutes; BENCH=full: up to
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	PYTHONPATH=tests/support $(BIN)/python tests/bench/vs_etcd.py --rounds $(if $(filter full,$(BENCH)),3,1)
 	PYTHONPATH=tests/support $(BIN)/python tests/bench/bench.py $(if $(filter full,$(BENCH)),--full)
+
+overload: $(VENV)/.installed ## floods and clients that read nothing, on 127.0.0.1, in five minutes
+	PYTHONPATH=node:tests/support $(BIN)/python tests/bench/overload.py
+
+LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --generate-hashes \
+  --no-annotate --no-header --no-emit-index-url --quiet
+lock: $(VENV)/.installed ## the images' dependencies anew, pinned by hash
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --output-file node/requirements.txt
+	$(LOCK) --extra operator --output-file operator/requirements.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

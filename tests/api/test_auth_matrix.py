@@ -5,11 +5,13 @@ counts as having been let in.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from grpc import aio
 from kvnode.apply.commands import CommandKind
@@ -18,6 +20,12 @@ from kvnode.pb import election_pb2 as election
 from kvnode.pb import lock_pb2 as lock
 from kvnode.pb import rpc_pb2 as pb
 from kvnode.pb.health_pb2 import HealthCheckRequest
+from kvnode.rpc.gateway import Gateway
+from kvnode.rpc.gateway_routes import METHOD_OF_PATH
+from kvnode.rpc.http import HttpServer
+from kvnode.rpc.stats import RpcStats
+from kvnode.server.config import parse_url
+from kvnode.server.tokens import SimpleTokens
 from kvtest.secured_member import LEASE_OF_OTHERS, LEASE_OF_R, SecuredMember, jwt_config, secured
 
 EMPTY = "etcdserver: user name is empty"
@@ -341,3 +349,141 @@ async def test_nothing_is_asked_of_anybody_once_auth_is_off(simple: SecuredMembe
         if case.path not in (AUTH + "AuthEnable", AUTH + "UserDelete") and case.path not in WAITING
     }
     assert {key for key, value in told.items() if value != LET_IN} == set()
+
+
+# What was taken away from a user counts at once.
+
+
+async def _revoke_role(member: SecuredMember) -> None:
+    await member.administer("UserRevokeRole", pb.AuthUserRevokeRoleRequest(name="both", role="both"))
+
+
+async def _revoke_permission(member: SecuredMember) -> None:
+    request = pb.AuthRoleRevokePermissionRequest(role="both", key=b"r", range_end=b"s")
+    await member.administer("RoleRevokePermission", request)
+
+
+async def _delete_role(member: SecuredMember) -> None:
+    await member.administer("RoleDelete", pb.AuthRoleDeleteRequest(role="both"))
+
+
+async def _change_password(member: SecuredMember) -> None:
+    request = pb.AuthUserChangePasswordRequest(name="both", password="another")
+    await member.administer("UserChangePassword", request)
+
+
+async def _delete_user(member: SecuredMember) -> None:
+    await member.administer("UserDelete", pb.AuthUserDeleteRequest(name="both"))
+
+
+async def _expire(member: SecuredMember) -> None:
+    tokens = member.member.tokens
+    assert isinstance(tokens, SimpleTokens)
+    later_s = tokens._now_s() + tokens._ttl_s
+    tokens._now_s = lambda: later_s  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("take_away", "refused"),
+    [
+        pytest.param(_revoke_role, DENIED, id="role-revoked"),
+        pytest.param(_revoke_permission, DENIED, id="permission-revoked"),
+        pytest.param(_delete_role, DENIED, id="role-deleted"),
+        pytest.param(_change_password, INVALID, id="password-changed"),
+        pytest.param(_delete_user, INVALID, id="user-deleted"),
+        pytest.param(_expire, INVALID, id="token-expired"),
+    ],
+)
+async def test_what_is_taken_away_counts_at_once_for_every_method(
+    simple: SecuredMember, take_away: Callable[[SecuredMember], Awaitable[None]], refused: str
+) -> None:
+    metadata = tuple(await simple.as_user("both"))
+    before = Case(KV + "Put", PUT, WRITE)
+    assert await verdict(simple, before, metadata) == LET_IN
+    await take_away(simple)
+    told = {f"{case.path} {case.what}": await verdict(simple, case, metadata) for case in CASES}
+    open_to = {ANYBODY} if refused == INVALID else {ANYBODY, ANY_USER}
+    assert told == {
+        f"{case.path} {case.what}": LET_IN if case.access in open_to else refused for case in CASES
+    }
+
+
+async def test_a_watch_that_is_open_goes_on_without_its_permission_and_no_new_one_is_made(
+    simple: SecuredMember,
+) -> None:
+    """As in etcd: permission is asked for when a watch is created, by the stream's token at that time."""
+    stream = simple.served.watch(await simple.as_user("both"))
+    assert not (await stream.create(b"r/1")).canceled
+    await _revoke_role(simple)
+    await simple.by("root", "KV/Put", PUT)
+    assert [event.kv.key for event in (await stream.next()).events] == [b"r/1"]
+    rejected = await stream.create(b"r/1")
+    assert rejected.canceled
+    assert rejected.cancel_reason.endswith(DENIED)
+
+
+# The same through the gateway.
+
+
+async def _post(port: int, path: str, body: str, token: str | None) -> str:
+    """The answer's error, or "": let in.  Of streams the first line decides."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    authorization = f"Authorization: {token}\r\n" if token is not None else ""
+    try:
+        data = body.encode()
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\n{authorization}Content-Length: {len(data)}\r\n\r\n".encode()
+            + data
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if b"chunked" in head:
+                size = int(await reader.readline(), 16)
+                answer = await reader.readexactly(size)
+            else:
+                [length] = [each for each in head.split(b"\r\n") if each.startswith(b"content-length")]
+                answer = await reader.readexactly(int(length.split(b":")[1]))
+        said = json.loads(answer.splitlines()[0]) if answer else {}
+        result = said.get("result", {})
+        return str(
+            said.get("message") or said.get("error", {}).get("message") or result.get("cancel_reason", "")
+        )
+    finally:
+        writer.close()
+
+
+async def test_the_gateway_asks_the_same_of_every_caller(simple: SecuredMember) -> None:
+    http = HttpServer()
+    port = await http.listen(parse_url("http://127.0.0.1:0"), serves_clients=True)
+    services = simple.served.services
+    gateway = Gateway(services.methods, RpcStats(), max_request_bytes=2**21)
+    http.member_started(services.probes, lambda: b"", gateway)
+    paths = {method: path for path, method in METHOD_OF_PATH.items()}
+    users = ("nothing", "reader", "writer", "both")
+    tokens = {name: dict(await simple.as_user(name))["token"] for name in users}
+    callers: dict[str, str | None] = {"nobody": None, "wrong token": "abc.3", **tokens}
+    told, expected = {}, {}
+    for case in CASES:
+        # Who waits for others when let in was asked above.
+        if case.path not in paths or case.access == ANYBODY or case.path in WAITING:
+            continue
+        request = case.request
+        if isinstance(request, pb.WatchCreateRequest):
+            request = pb.WatchRequest(create_request=request)
+        body = MessageToJson(request)
+        for name, token in callers.items():
+            is_allowed = name in allowed(case)
+            if is_allowed and isinstance(
+                request, lock.LockRequest | election.CampaignRequest | pb.LeaseRevokeRequest
+            ):
+                # What the next ones ask for would be gone, or taken.
+                continue
+            message = await _post(port, paths[case.path], body, token)
+            found = [each for each in VERDICTS if message.endswith(each)]
+            key = f"{name}: {case.path} {case.what}"
+            told[key] = found[0] if found else LET_IN
+            otherwise = {"nobody": EMPTY, "wrong token": INVALID}.get(name, DENIED)
+            expected[key] = LET_IN if is_allowed else otherwise
+    await http.close()
+    assert len(told) > 500
+    assert told == expected

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 from google.protobuf.message import Message
+from grpc import StatusCode
+from grpc.aio import AioRpcError
 from kvnode.api import long_ranges
 from kvnode.apply import long_range
 from kvnode.apply.commands import CommandKind
@@ -114,3 +116,46 @@ async def test_permission_that_is_lost_meanwhile_is_missed_at_the_end(
     after_the_first_slice(monkeypatch, lambda: propose(served, CommandKind.AUTH_ENABLE, enable))
     _, message = await served.client.refused("KV/Range", EVERYTHING)
     assert message == "etcdserver: user name is empty"
+
+
+async def test_unfinished_answers_are_bounded_together(
+    served: ServedMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound the ranges are read one after the other, so that one answer more is held at most."""
+    for number in range(KEYS):
+        await served.put(b"k%03d" % number, bytes(1000))
+    answer_bytes = KEYS * 1100
+    monkeypatch.setattr(long_ranges, "LIMIT_BYTES", answer_bytes)
+    open_ranges: set[LongRange] = set()
+    most_bytes = 0
+
+    class Watched(LongRange):
+        def step(self, store: Store) -> bool:
+            nonlocal most_bytes
+            open_ranges.add(self)
+            is_complete = super().step(store)
+            most_bytes = max(most_bytes, sum(each.size_bytes for each in open_ranges))
+            if is_complete:
+                open_ranges.discard(self)
+            return is_complete
+
+    monkeypatch.setattr(long_ranges, "LongRange", Watched)
+    answers = await asyncio.gather(*(served.client.kv("KV/Range", EVERYTHING) for _ in range(20)))
+    assert all(len(answer.kvs) == KEYS for answer in answers)
+    assert answer_bytes < most_bytes <= 2.5 * answer_bytes
+
+
+async def test_more_long_ranges_than_may_wait_are_refused(
+    served: ServedMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(served)
+    monkeypatch.setattr(long_ranges, "LIMIT_COUNT", 2)
+    answers = await asyncio.gather(
+        *(served.client.kv("KV/Range", EVERYTHING) for _ in range(20)), return_exceptions=True
+    )
+    refused = [answer for answer in answers if isinstance(answer, AioRpcError)]
+    assert 0 < len(refused) < 20
+    assert {(error.code(), error.details()) for error in refused} == {
+        (StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+    }
+    assert (await served.client.kv("KV/Range", EVERYTHING)).count == KEYS

@@ -288,6 +288,33 @@ async def test_a_client_that_does_not_read_costs_a_bounded_queue_and_loses_nothi
     await until(lambda: served.member.hub.slow_count == 0)
 
 
+async def test_clients_that_do_not_read_share_a_bound_and_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value = bytes(256 * 1024)
+    monkeypatch.setattr(watch, "ALL_QUEUES_BYTES", 2 * len(value))
+    queued = watch._Queued()
+    monkeypatch.setattr(watch, "_Queued", lambda: queued)
+    async with serve(LocalMember()) as bounded:
+        streams_of_slow = [bounded.watch() for _ in range(5)]
+        for stream in streams_of_slow:
+            await stream.create(b"a")
+        count = 40
+        for _ in range(count):
+            await bounded.put(b"a", value)
+            # Beyond the bound a response more may wait than is being written.
+            assert queued.size_bytes <= 2 * len(value) + len(streams_of_slow) * (len(value) + 1000)
+        assert bounded.member.hub.slow_count == len(streams_of_slow)
+        for stream in streams_of_slow[1:]:
+            revisions: list[int] = []
+            while len(revisions) < count:
+                revisions += [event.kv.mod_revision for event in (await stream.next()).events]
+            assert revisions == list(range(2, count + 2))
+        streams_of_slow[0].cancel()
+        await until(lambda: len(bounded.member.hub) == len(streams_of_slow) - 1)
+        await until(lambda: queued.size_bytes == 0)
+
+
 async def test_requests_wait_while_their_answers_are_not_read(
     served: ServedMember, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -398,3 +398,82 @@ async def test_a_client_that_does_not_say_what_it_speaks_is_sent_away(
         async with asyncio.timeout(10):
             assert await reader.read() == b""
         writer.close()
+
+
+# A turn's share.
+
+TURN_COST = 20
+
+
+@pytest.fixture
+async def short_turns(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Http2Server]:
+    """A server that takes few requests in a turn."""
+    monkeypatch.setattr(Limits, "__init__", _with(Limits.__init__, turn_cost=TURN_COST))
+    async with wire_server() as serving:
+        yield serving
+
+
+async def greeted(server: Http2Server, count: int) -> list[WireClient]:
+    clients = [WireClient(server) for _ in range(count)]
+    for client in clients:
+        client.greet()
+    await turns()
+    return clients
+
+
+async def test_a_turn_takes_a_bounded_share_of_a_flood_and_every_request_is_served_in_the_end(
+    short_turns: Http2Server,
+) -> None:
+    clients = await greeted(short_turns, 30)
+    calls = [(client, client.call(ECHO, b"%d" % number)) for client in clients for number in range(5)]
+    open_connections = [client for client in clients if client.transport.is_reading]
+    assert len(open_connections) * 5 <= TURN_COST + 10, "the others wait, and are read no further"
+    assert short_turns.held_bytes > 0, "what waits is counted"
+    most = 0
+    while not all(client.transport.is_reading for client in clients):
+        await turns(1)
+        most = max(most, short_turns.turn_cost)
+    assert most <= TURN_COST + 5
+    await turns()
+    for client in clients:
+        client.take()
+    assert all(client.answers[stream_id].is_ended for client, stream_id in calls)
+    assert short_turns.held_bytes == 0
+    for client in clients:
+        client.hang_up()
+
+
+async def test_connections_that_renew_leases_do_not_wait_behind_a_flood(short_turns: Http2Server) -> None:
+    *flood, renewing = await greeted(short_turns, 31)
+    stream_id = renewing.open(grpc_head(PUSHED), is_last=False)
+    await turns()
+    for client in flood:
+        for _ in range(5):
+            client.call(ECHO, b"x")
+    renewing.data(stream_id, message(b"renew"))
+    await turns(1)
+    renewing.take()
+    assert renewing.answers[stream_id].body == message(b"renew")
+    assert not all(client.transport.is_reading for client in flood)
+    for client in (*flood, renewing):
+        client.hang_up()
+    await turns()
+    assert short_turns.held_bytes == 0
+
+
+async def test_a_client_that_goes_while_its_requests_wait_leaves_nothing_behind(
+    short_turns: Http2Server,
+) -> None:
+    clients = await greeted(short_turns, 20)
+    for client in clients:
+        for _ in range(5):
+            client.call(ECHO, b"x")
+    for client in clients[10:]:
+        client.hang_up()
+    await turns(50)
+    for client in clients[:10]:
+        client.take()
+        assert all(answer.is_ended for answer in client.answers.values())
+        client.hang_up()
+    assert short_turns.held_bytes == 0
+    assert not short_turns.memory.holders

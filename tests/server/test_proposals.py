@@ -149,3 +149,18 @@ def test_ids_of_another_process_are_not_ours():
     ours, theirs = Proposals(1, timeout_s=7), Proposals(2, timeout_s=7)
     assert ours.is_local(ours.next_id())
     assert not ours.is_local(theirs.next_id())
+
+
+def test_what_the_member_itself_has_to_say_is_taken_when_clients_are_refused(monkeypatch):
+    monkeypatch.setattr(Proposals, "LIMIT_COUNT", 1)
+    monkeypatch.setattr(Proposals, "RESERVE_COUNT", 2)
+    proposals, outcomes = Proposals(1, timeout_s=7), Outcomes()
+    proposals.add(CommandKind.PUT, b"", outcomes.of("a"), 0.0)
+    proposals.add(CommandKind.PUT, b"", outcomes.of("of a client"), 0.0)
+    proposals.add(CommandKind.LEASE_CHECKPOINT, b"", outcomes.of("leases"), 0.0, only_term=1)
+    proposals.add(CommandKind.ALARM, b"", outcomes.of("alarm"), 0.0)
+    assert [name for name, _ in outcomes.told] == ["of a client"]
+    assert len(ids_in(proposals.take(1, 1 << 20))) == 3
+    # That is bounded too.
+    proposals.add(CommandKind.ALARM, b"", outcomes.of("one more alarm"), 0.0)
+    assert [name for name, _ in outcomes.told] == ["of a client", "one more alarm"]

@@ -136,5 +136,43 @@ def test_more_reads_than_memory_is_meant_for_are_refused_at_once():
     assert (name, type(error)) == ("one more", TooManyRequestsError)
     reads.confirmed(5, begun(reads))
     reads.applied(5)
+    while reads.ready:
+        reads.release()
     reads.add(outcomes.of("later"), 1.0)
     assert len(outcomes.told) == Reads.LIMIT_COUNT + 1
+
+
+def test_renewals_and_probes_are_answered_when_the_reads_of_clients_are_refused(monkeypatch):
+    monkeypatch.setattr(Reads, "LIMIT_COUNT", 1)
+    monkeypatch.setattr(Reads, "RESERVE_COUNT", 1)
+    reads, outcomes = Reads(1, 1, timeout_s=7), Outcomes()
+    reads.add(outcomes.of("a"), 0.0)
+    reads.add(outcomes.of("of a client"), 0.0)
+    reads.add(outcomes.of("renewal"), 0.0, is_urgent=True)
+    assert [name for name, _ in outcomes.told] == ["of a client"]
+    reads.add(outcomes.of("one more renewal"), 0.0, is_urgent=True)
+    reads.confirmed(5, begun(reads))
+    reads.applied(5)
+    told = {name: type(error) for name, error in outcomes.told}
+    assert told == {
+        "of a client": TooManyRequestsError,
+        "one more renewal": TooManyRequestsError,
+        "a": type(None),
+        "renewal": type(None),
+    }
+
+
+def test_reads_that_become_due_together_go_a_turn_s_share_at_a_time_and_renewals_first(monkeypatch):
+    monkeypatch.setattr(Reads, "TURN_COUNT", 2)
+    reads, outcomes = Reads(1, 1, timeout_s=7), Outcomes()
+    for name in "abcde":
+        reads.add(outcomes.of(name), 0.0)
+    reads.add(outcomes.of("renewal"), 0.0, is_urgent=True)
+    reads.confirmed(5, begun(reads))
+    reads.applied(5)
+    assert [name for name, _ in outcomes.told] == ["renewal", "a", "b"]
+    assert len(reads) == 3
+    reads.release()
+    reads.release()
+    assert [name for name, _ in outcomes.told] == ["renewal", *"abcde"]
+    assert not reads.ready

@@ -2,6 +2,9 @@
 
 However many there are, a turn reads one slice: other requests wait a few milliseconds for it, whatever is
 listed.  The answer is that of the moment at which the range began.
+
+They take turns as long as the parts of all answers are small enough to be held; beyond that one is read to
+its end before the next one goes on.
 """
 
 from __future__ import annotations
@@ -9,11 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvnode.api.port import UnaryCall
 from kvnode.apply.reads import LongRange
 from kvnode.mvcc.errors import CompactedError
+from kvnode.server.errors import TooManyRequestsError
 from kvnode.status import KvError
 
 if TYPE_CHECKING:
@@ -21,6 +25,11 @@ if TYPE_CHECKING:
     from kvnode.pb.rpc_pb2 import RangeRequest
 
 __all__ = ["LongRanges"]
+
+#: Long ranges that may wait; beyond, new ones are refused.
+LIMIT_COUNT: Final = 10_000
+#: Bytes of unfinished answers beyond which ranges no longer take turns.
+LIMIT_BYTES: Final = 64 * 2**20
 
 
 class _Reading(NamedTuple):
@@ -40,6 +49,8 @@ class LongRanges:
         self._gate = gate
         self._member = gate.member
         self._readings: deque[_Reading] = deque()
+        #: What was read of them so far.
+        self._held_bytes = 0
 
     def begin(
         self, call: UnaryCall, request: RangeRequest, check: Callable[[], None], execute: Callable[[], bytes]
@@ -53,8 +64,10 @@ class LongRanges:
             execute: answers in one go.
 
         Raises:
-            KvError: the asked revision can't be read.
+            KvError: the asked revision can't be read, or too many ranges wait.
         """
+        if len(self._readings) >= LIMIT_COUNT:
+            raise TooManyRequestsError
         store = self._member.applier.store
         reading = _Reading(call, request, LongRange(store, request), store.operations.clock(), check, execute)
         self._readings.append(reading)
@@ -63,8 +76,15 @@ class LongRanges:
 
     def _turn(self) -> None:
         reading = self._readings.popleft()
-        if not reading.call.is_cancelled and not self._advance(reading):
-            self._readings.append(reading)
+        before_bytes = reading.range.size_bytes
+        if reading.call.is_cancelled or self._advance(reading):
+            self._held_bytes -= before_bytes
+        else:
+            self._held_bytes += reading.range.size_bytes - before_bytes
+            if self._held_bytes > LIMIT_BYTES:
+                self._readings.appendleft(reading)
+            else:
+                self._readings.append(reading)
         if self._readings:
             asyncio.get_running_loop().call_soon(self._turn)
 

@@ -32,6 +32,8 @@ __all__ = ["WatchService"]
 #: Responses that may wait on a stream (etcd's number) and their bytes.
 QUEUE_RESPONSES = 128
 QUEUE_BYTES = 8 * 2**20
+#: Bytes that may wait on all streams together: beyond, a stream queues nothing before it has sent all.
+ALL_QUEUES_BYTES = 64 * 2**20
 
 #: How long a stream that ends with an error waits for a client that does not read.
 LAST_WRITE_S = 1.0
@@ -54,6 +56,7 @@ class WatchService:
         self._streams = streams
         self._catch_up = CatchUp(gate.member)
         self._chance = chance
+        self._queued = _Queued()
 
     @property
     def streams(self) -> int:
@@ -66,7 +69,7 @@ class WatchService:
 
     async def watch(self, call: StreamCall) -> None:
         """Serve one stream until the client cancels it."""
-        stream = _WatchStream(self._gate, call, self._catch_up, self._chance)
+        stream = _WatchStream(self._gate, call, self._catch_up, self._queued, self._chance)
         self._catch_up.stream_opened()
         writer = asyncio.get_running_loop().create_task(stream.write_queued())
         try:
@@ -82,6 +85,7 @@ class WatchService:
             stream.close()
             self._catch_up.stream_closed()
             writer.cancel()
+            stream.drop_queued()
 
 
 class _Watch:
@@ -99,11 +103,28 @@ class _Watch:
         self.had_events = False
 
 
+class _Queued:
+    """What waits on all streams."""
+
+    __slots__ = ("size_bytes",)
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+
+
 class _WatchStream:
     """One stream's watches and its queue; the hub's sink for all of them."""
 
-    def __init__(self, gate: Gate, call: StreamCall, catch_up: CatchUp, chance: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        call: StreamCall,
+        catch_up: CatchUp,
+        all_queued: _Queued,
+        chance: Callable[[], float],
+    ) -> None:
         self._gate = gate
+        self._all_queued = all_queued
         self._member = gate.member
         self._call = call
         self._catch_up = catch_up
@@ -129,7 +150,12 @@ class _WatchStream:
 
     def deliver(self, watcher: Watcher, revision: int, batch: EventBatch) -> bool:
         """Queue events, unless the queue is full."""
-        if len(self._queue) >= QUEUE_RESPONSES or self._queued_bytes >= QUEUE_BYTES:
+        queue = self._queue
+        if (
+            len(queue) >= QUEUE_RESPONSES
+            or self._queued_bytes >= QUEUE_BYTES
+            or ((queue or self._is_writing) and self._all_queued.size_bytes >= ALL_QUEUES_BYTES)
+        ):
             self._refused_some = True
             return False
         watch = self._watches[watcher]
@@ -177,6 +203,7 @@ class _WatchStream:
             while self._queue:
                 payload = self._queue.popleft()
                 self._queued_bytes -= len(payload)
+                self._all_queued.size_bytes -= len(payload)
                 self._is_writing = True
                 await self._call.write(payload)
                 self._is_writing = False
@@ -197,6 +224,12 @@ class _WatchStream:
         for timer in (self._progress_timer, self._asked_progress):
             if timer is not None:
                 timer.cancel()
+
+    def drop_queued(self) -> None:
+        """Nothing more is sent."""
+        self._queue.clear()
+        self._all_queued.size_bytes -= self._queued_bytes
+        self._queued_bytes = 0
 
     # Requests.
 
@@ -308,6 +341,7 @@ class _WatchStream:
             return
         self._queue.append(payload)
         self._queued_bytes += len(payload)
+        self._all_queued.size_bytes += len(payload)
         self._has_queued.set()
         if len(self._queue) >= QUEUE_RESPONSES:
             self._has_room.clear()

@@ -103,6 +103,8 @@ class LongRange:
         #: Sorted runs, for an order other than that of the keys.
         self._runs: list[list[tuple[bytes | int, bytes, int]]] = []
         self._parts: list[bytes] = []
+        #: Of the answer so far.
+        self.size_bytes = 0
 
     def step(self, store: Store) -> bool:
         """Read a slice; returns whether that was the last one.
@@ -197,4 +199,5 @@ class LongRange:
             return False
         # So that the end has few parts left to put together, and to free.
         self._parts.append(b"".join(pairs))
+        self.size_bytes += size_bytes
         return True

@@ -107,7 +107,9 @@ def _rpc_server(config: NodeConfig, http: HttpServer) -> RpcServer:
     if config.listen_client_http_urls:
         # As in etcd: then HTTP is there, and only gRPC here.
         return Http2Server(config)
-    return Http2Server(config, serve_http=http.serve_client, http1_connection=http.connection)
+    return Http2Server(
+        config, serve_http=http.serve_client, http1_connection=http.connection, memory=http.memory
+    )
 
 
 async def _listen(config: NodeConfig, http: HttpServer, grpc: RpcServer) -> None:

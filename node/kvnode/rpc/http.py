@@ -16,6 +16,7 @@ from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
 from kvnode.api.version import ETCD_VERSION
 from kvnode.rpc.access import AccessRules
 from kvnode.rpc.exchange import Exchange
+from kvnode.rpc.held import HeldMemory
 from kvnode.rpc.http_connection import HttpConnection
 from kvnode.rpc.json_writer import write_status
 from kvnode.rpc.listen import ListenError
@@ -70,6 +71,7 @@ class HttpServer:
         self._gateway: Gateway | None = None
         self._servers: list[asyncio.Server] = []
         self._connections: set[HttpConnection] = set()
+        self.memory = HeldMemory()
 
     def member_started(
         self, probes: Probes, render_metrics: Callable[[], bytes], gateway: Gateway | None = None
@@ -81,7 +83,7 @@ class HttpServer:
 
     def connection(self, check: CertificateCheck | None = None) -> HttpConnection:
         """Return the protocol of one client's connection that was accepted elsewhere."""
-        return HttpConnection(self.serve_client, self._connections, check)
+        return HttpConnection(self.serve_client, self._connections, check, self.memory)
 
     async def listen(self, url: Url, *, serves_clients: bool = False) -> int:
         """Open ``url`` and serve on it at once, with the gateway if it ``serves_clients``.
@@ -99,7 +101,7 @@ class HttpServer:
             check = CertificateCheck(self._tls)
 
         serve = self.serve_client if serves_clients else self._serve
-        connect = partial(HttpConnection, serve, self._connections, check)
+        connect = partial(HttpConnection, serve, self._connections, check, self.memory)
 
         loop = asyncio.get_running_loop()
         try:

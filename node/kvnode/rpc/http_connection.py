@@ -14,6 +14,7 @@ from typing import Final, cast
 import h11
 
 from kvnode.rpc.exchange import BUFFER_BYTES, Exchange, Headers
+from kvnode.rpc.held import HeldMemory
 from kvnode.server.tls import CertificateCheck
 
 __all__ = ["REASONS", "HttpConnection"]
@@ -34,9 +35,13 @@ class HttpConnection(asyncio.Protocol):
         serve: Callable[[Exchange], Awaitable[None]],
         connections: set[HttpConnection],
         check: CertificateCheck | None = None,
+        memory: HeldMemory | None = None,
     ) -> None:
         self._serve = serve
         self._check = check
+        self._memory = memory if memory is not None else HeldMemory()
+        #: As much of what is held as the memory knows of.
+        self._weighed_bytes = 0
         self._connections = connections
         self._http = h11.Connection(h11.SERVER)
         self._transport: asyncio.Transport | None = None
@@ -56,18 +61,18 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not checked by isinstance: uvloop's transports only behave as one.
         self._transport = cast(asyncio.Transport, transport)
-        if self._check is not None:
-            refusal = self._check.refusal(transport.get_extra_info("peercert"))
-            if refusal:
-                logger.warning("rejected connection on client endpoint", extra={"error": refusal})
-                self._transport.abort()
-                return
+        if self._refusal():
+            self._transport.abort()
+            return
         self._connections.add(self)
+        self._memory.holders.add(self)
         self._restart_idle_timer()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.discard(self)
+        self._memory.holders.discard(self)
         self._transport = None
+        self._weigh()
         self._may_write.set()
         if self._idle is not None:
             self._idle.cancel()
@@ -79,6 +84,7 @@ class HttpConnection(asyncio.Protocol):
             if self._exchange is not None:
                 self._exchange.feed(data)
                 self.regulate()
+                self._weigh()
             return
         try:
             self._http.receive_data(data)
@@ -86,6 +92,7 @@ class HttpConnection(asyncio.Protocol):
             self.close()
             return
         self._proceed()
+        self._weigh()
 
     def eof_received(self) -> bool | None:
         return None
@@ -95,11 +102,50 @@ class HttpConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._may_write.set()
+        self._weigh()
 
     def close(self) -> None:
         """Close, behind what was sent."""
         if self._transport is not None:
             self._transport.close()
+
+    # What it costs.
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for logs."""
+        address = self.extra("peername")
+        return ":".join(map(str, address[:2])) if isinstance(address, tuple) else "unix"
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the client makes this side hold: of a request that is not all there, and of answers."""
+        transport, exchange = self._transport, self._exchange
+        if transport is None:
+            return 0
+        held_bytes = exchange.held_bytes if exchange is not None else 0
+        if not self._is_switched:
+            held_bytes += len(self._http.trailing_data[0])
+        return held_bytes + transport.get_write_buffer_size()
+
+    @property
+    def largest_bytes(self) -> int:
+        """One request is served at a time."""
+        return self.weight_bytes
+
+    def cut(self) -> None:
+        """Hang up at once, and let go of all that is held."""
+        transport = self._transport
+        if transport is not None:
+            self.connection_lost(None)
+            transport.abort()
+
+    def _weigh(self) -> None:
+        weight_bytes = self.weight_bytes
+        change_bytes = weight_bytes - self._weighed_bytes
+        if change_bytes:
+            self._weighed_bytes = weight_bytes
+            self._memory.weigh(change_bytes)
 
     # The exchange's side.
 
@@ -154,6 +200,7 @@ class HttpConnection(asyncio.Protocol):
             self._write(h11.Data(data=data))
         elif self._transport is not None:
             self._transport.write(data)
+            self._weigh()
 
     def switch(self, headers: Headers) -> None:
         """Send the answer that ends HTTP on this connection."""
@@ -177,6 +224,10 @@ class HttpConnection(asyncio.Protocol):
                 self.regulate()
                 return
             if isinstance(event, h11.Request):
+                if self._refusal():
+                    # Revoked since the connection was made.
+                    self._refuse(403)
+                    return
                 self._unwanted_bytes = 0
                 self._exchange = Exchange(
                     self, event.method.decode("ascii"), event.target.decode("ascii"), list(event.headers)
@@ -227,6 +278,15 @@ class HttpConnection(asyncio.Protocol):
             # The body goes on coming: it is read, and forgotten.
             self.regulate()
 
+    def _refusal(self) -> str:
+        """Why the client's certificate is not let in; empty if it is."""
+        if self._check is None:
+            return ""
+        refusal = self._check.refusal(self.extra("peercert"))  # type: ignore[arg-type]
+        if refusal:
+            logger.warning("rejected connection on client endpoint", extra={"error": refusal})
+        return refusal
+
     def _begin_next(self) -> bool:
         """Get ready for the next request, if there may be one."""
         if self._http.our_state is not h11.DONE:
@@ -256,6 +316,7 @@ class HttpConnection(asyncio.Protocol):
             parts += self._http.send_with_data_passthrough(event) or ()
         if parts:
             self._transport.writelines(parts)
+            self._weigh()
 
     def _restart_idle_timer(self) -> None:
         if self._idle is not None:

@@ -164,7 +164,7 @@ class Driver:
             if has_applied:
                 break
         self._stats.proposals_pending = len(self._proposals)
-        if node.has_ready():
+        if node.has_ready() or self._reads.ready:
             self.wake()
 
     def _perform(self, effect: Effect) -> None:

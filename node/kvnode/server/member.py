@@ -530,7 +530,11 @@ class Member:
             else:
                 outcome.set_exception(error)
 
-        self.linearizable(done)
+        if self.is_stopping:
+            raise RequestTimeoutError
+        # Few wait like this, and all that must go on while clients' reads are refused is among them.
+        self._reads.add(done, self._loop.time(), is_urgent=True)
+        self.driver.wake()
         await outcome
 
     def _is_over_quota(self, kind: CommandKind, payload: bytes) -> bool:

@@ -51,8 +51,11 @@ class Proposals:
 
     #: Writes and bytes held at most; beyond that new ones are refused at once, so that
     #: overload costs an error and not the member's memory.
-    LIMIT_COUNT: Final = 20_000
-    LIMIT_BYTES: Final = 256 * 2**20
+    LIMIT_COUNT: Final = 10_000
+    LIMIT_BYTES: Final = 128 * 2**20
+    #: Room beyond for what the member itself has to say: that leases ended, what is left of them, alarms.
+    RESERVE_COUNT: Final = 2_000
+    RESERVE_BYTES: Final = 16 * 2**20
 
     def __init__(self, session: int, *, timeout_s: float) -> None:
         """``session`` is 32 bits that no other process of this member ever uses."""
@@ -89,12 +92,15 @@ class Proposals:
         """Queue one write; ``done`` is called at once if it can't be taken.
 
         With ``only_term`` it fails rather than being proposed in another term: for what a leader
-        decides by knowledge that its successor does not share, such as its clock.
+        decides by knowledge that its successor does not share, such as its clock.  That, and an alarm,
+        is taken when clients are refused already.
         """
         if self._is_stopped:
             done(StoppedError())
             return
-        if len(self._waiting) >= self.LIMIT_COUNT or self._bytes >= self.LIMIT_BYTES:
+        if (len(self._waiting) >= self.LIMIT_COUNT or self._bytes >= self.LIMIT_BYTES) and not (
+            (only_term or kind is CommandKind.ALARM) and self._has_reserve()
+        ):
             done(TooManyRequestsError())
             return
         self._counter += 1
@@ -103,6 +109,12 @@ class Proposals:
         self._waiting[request_id] = _Waiting(command, now_s + self._timeout_s, done, only_term)
         self._queue.append(request_id)
         self._bytes += len(command)
+
+    def _has_reserve(self) -> bool:
+        return (
+            len(self._waiting) < self.LIMIT_COUNT + self.RESERVE_COUNT
+            and self._bytes < self.LIMIT_BYTES + self.RESERVE_BYTES
+        )
 
     def expect(self, done: Done, term: int, now_s: float) -> int:
         """Wait for something that is proposed by other means, in ``term``; returns its request ID.

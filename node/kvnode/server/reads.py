@@ -5,6 +5,7 @@ meanwhile share the next.  A round is known by a context that is never used twic
 confirmation of an abandoned round can't be taken for a newer one's.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 from kvnode.server.errors import (
@@ -28,7 +29,11 @@ class Reads:
     """Reads that wait until this member's state holds what was committed before they came."""
 
     #: Reads held at most; beyond that new ones are refused at once.
-    LIMIT_COUNT = 50_000
+    LIMIT_COUNT = 20_000
+    #: Room beyond for those that are few and must go on: of leases, health, and administration.
+    RESERVE_COUNT = 5_000
+    #: Reads let go in one turn of the loop: peers are to be heard within some tens of milliseconds.
+    TURN_COUNT = 1_000
 
     def __init__(self, member_id: int, session: int, *, timeout_s: float) -> None:
         self._prefix = member_id.to_bytes(8, "big") + session.to_bytes(4, "big")
@@ -40,18 +45,26 @@ class Reads:
         self._asked_s = 0.0
         #: Confirmed at an index that is not applied yet, in the order of the indexes.
         self._confirmed: list[tuple[int, _Batch]] = []
+        #: Those that may go on, the next one first.
+        self.ready: deque[ReadDone] = deque()
+        #: Those that wait and go before others.
+        self._urgent: set[ReadDone] = set()
         self.leader_lost_s: float | None = None
         self.failed = 0
         self.slow = 0
 
     def __len__(self) -> int:
-        return len(self._arrived) + len(self._asked) + sum(len(batch) for _, batch in self._confirmed)
+        confirmed = sum(len(batch) for _, batch in self._confirmed)
+        return len(self._arrived) + len(self._asked) + confirmed + len(self.ready)
 
-    def add(self, done: ReadDone, now_s: float) -> None:
+    def add(self, done: ReadDone, now_s: float, *, is_urgent: bool = False) -> None:
         """Let one read wait; ``done`` is called at once if too many do."""
-        if len(self._arrived) + len(self._asked) >= self.LIMIT_COUNT:
+        excess = len(self._arrived) + len(self._asked) + len(self.ready) - self.LIMIT_COUNT
+        if excess >= 0 and not (is_urgent and excess < self.RESERVE_COUNT):
             done(TooManyRequestsError())
             return
+        if is_urgent:
+            self._urgent.add(done)
         self._arrived.append((now_s + self._timeout_s, done))
 
     def next_context(self, now_s: float) -> bytes | None:
@@ -88,7 +101,7 @@ class Reads:
         return bool(self._arrived)
 
     def applied(self, index: int) -> None:
-        """Let the reads go whose index is reached."""
+        """Let the reads go whose index is reached, if they are many not all at once: see ``release``."""
         if not self._confirmed:
             return
         later: list[tuple[int, _Batch]] = []
@@ -99,9 +112,25 @@ class Reads:
             else:
                 later.append((needed, batch))
         self._confirmed = later
-        for batch in ready:
-            for _, done in batch:
+        urgent = self._urgent
+        if not urgent:
+            for batch in ready:
+                self.ready.extend(done for _, done in batch)
+        else:
+            first: list[ReadDone] = []
+            for batch in ready:
+                for _, done in batch:
+                    (first if done in urgent else self.ready).append(done)
+            urgent.difference_update(first)
+            for done in first:
                 done(None)
+        self.release()
+
+    def release(self) -> None:
+        """Let a turn's share of the reads go that may."""
+        ready = self.ready
+        for _ in range(min(len(ready), self.TURN_COUNT)):
+            ready.popleft()(None)
 
     def expire(self, now_s: float) -> None:
         """Fail what has waited too long."""
@@ -114,13 +143,17 @@ class Reads:
         confirmed = [(index, _split(batch, now_s, late)) for index, batch in self._confirmed]
         self._confirmed = [(index, batch) for index, batch in confirmed if batch]
         self.failed += len(late)
+        self._urgent.difference_update(late)
         for done in late:
             done(error())
 
     def abandon(self) -> None:
         """Fail everything that waits."""
         batches = [self._arrived, self._asked, *(batch for _, batch in self._confirmed)]
+        batches.append([(0.0, done) for done in self.ready])
         self._arrived, self._asked, self._confirmed = [], [], []
+        self.ready.clear()
+        self._urgent.clear()
         for batch in batches:
             for _, done in batch:
                 done(StoppedError())

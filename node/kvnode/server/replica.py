@@ -175,6 +175,8 @@ class Requests:
 
     def begin(self, now_s: float) -> None:
         """Propose what is queued and ask for the reads that arrived; nothing without a leader."""
+        if self._reads.ready:
+            self._reads.release()
         node = self._replica.node
         if not node.leader_id:
             return

@@ -93,6 +93,10 @@ class Connection(Incoming):
             except Exception:
                 # The others have to hear of it all the same.
                 logger.exception("a cancelled call failed")
+        self._rest = b""
+        self.held_bytes -= self._deferred_bytes
+        self._deferred_bytes = 0
+        self.stuck_bytes = 0
         if self._weighed_bytes:
             self._weigh()
         self.host.closed(self)
@@ -105,12 +109,13 @@ class Connection(Incoming):
 
     def resume_writing(self) -> None:
         self._is_paused = False
+        self.stuck_bytes = 0
         if self._is_stalled:
             self._is_stalled = False
-            if self._transport is not None and not self._transport.is_closing():
+            if self._transport is not None and not self._transport.is_closing() and not self._is_deferred:
                 self._transport.resume_reading()
-        if self._ready:
-            self._touch()
+        # Also to say that less is held now.
+        self._touch()
 
     # Its end.
 
@@ -142,6 +147,9 @@ class Connection(Incoming):
         self._rest = b""
         for stream in self.streams.values():
             self._drop(stream)
+        self.held_bytes -= self._deferred_bytes
+        self._deferred_bytes = 0
+        self.stuck_bytes = 0
         self._weigh()
         transport.abort()
         self.loop.call_soon(self.connection_lost, None)

@@ -51,6 +51,11 @@ LARGE_BLOCK_BYTES: Final = 1024
 #: A change of all streams' windows costs a frame more for so many of them.
 STREAMS_PER_CHARGE: Final = 64
 
+#: Octets that cost as much as a request.
+COST_BYTES: Final = 8 * 1024
+#: A connection that renews leases waits only when a turn has become so many times as long as it may.
+URGENT_FACTOR: Final = 3
+
 _EMPTY_ACK: Final = frame(SETTINGS, ACK, 0, b"")
 
 
@@ -62,6 +67,12 @@ class Incoming(Outgoing):
         limits = host.limits
         now_s = host.now_s()
         self._rest = b""
+        #: Whether what was read waits for a turn with less to do, and as much of ``_rest`` as was counted.
+        self._is_deferred = False
+        self._deferred_bytes = 0
+        #: Leases are renewed here.
+        self.is_urgent = False
+        self._turn_limit = limits.turn_cost
         self._wants_preface = True
         self._wants_settings = True
         self._receive_window = limits.connection_window_bytes
@@ -83,6 +94,14 @@ class Incoming(Outgoing):
         """Take what was read: a turn's share of frames."""
         if self._transport is None:
             return
+        host = self.host
+        if host.turn_cost > self._turn_limit and (
+            not self.is_urgent or host.turn_cost > URGENT_FACTOR * self._turn_limit
+        ):
+            self._defer(data)
+            return
+        if len(data) > COST_BYTES:
+            host.count_cost(len(data) // COST_BYTES)
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -144,8 +163,31 @@ class Incoming(Outgoing):
             self._receive_window = self.limits.connection_window_bytes
         if position < end:
             self._rest = data[position:]
-        if self.held_bytes != self._weighed_bytes:
+        if self.held_bytes + self.stuck_bytes != self._weighed_bytes:
             self._weigh()
+
+    def _defer(self, data: bytes) -> None:
+        """Leave what was read for a turn with less to do, and read no more until then."""
+        self._rest += data
+        self._deferred_bytes += len(data)
+        self.held_bytes += len(data)
+        if not self._is_deferred:
+            self._is_deferred = True
+            self._transport.pause_reading()
+            self.host.take_later(self)  # type: ignore[arg-type]
+        self._weigh()
+
+    def take_deferred(self) -> None:
+        """Go on with what was left."""
+        self._is_deferred = False
+        self.held_bytes -= self._deferred_bytes
+        self._deferred_bytes = 0
+        if self._transport is None or self._transport.is_closing():
+            return
+        if not self._is_stalled:
+            self._transport.resume_reading()
+        data, self._rest = self._rest, b""
+        self.data_received(data)
 
     def _fail(self, fault: Http2ConnectionError) -> None:
         """Say what is wrong and hang up."""

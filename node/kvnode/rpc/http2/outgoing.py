@@ -54,7 +54,9 @@ class Outgoing:
         self.max_frame_bytes = MIN_MAX_FRAME_BYTES
         #: Octets of requests that are not complete or not taken, and of answers that wait for the client.
         self.held_bytes = 0
-        #: As much of them as the host knows of.
+        #: Octets that were written and that the client does not take.
+        self.stuck_bytes = 0
+        #: As much of both as the host knows of.
         self._weighed_bytes = 0
         self._transport: Any = None
         self._out: list[bytes] = []
@@ -276,6 +278,16 @@ class Outgoing:
         self._reset_ids.append(stream_id)
         self.send(reset(stream_id, error_code))
 
+    @property
+    def weight_bytes(self) -> int:
+        """What the client makes this side hold."""
+        return self.held_bytes + self.stuck_bytes + len(self.streams) * self.limits.stream_bytes
+
+    @property
+    def largest_bytes(self) -> int:
+        """The largest of the requests and answers among that."""
+        return max((stream.held_bytes for stream in self.streams.values()), default=0)
+
     # Once a turn.
 
     def flush(self) -> None:
@@ -290,13 +302,13 @@ class Outgoing:
         while self._ready and not self._is_paused and self.send_window > 0:
             self._pump()
             self._write(transport)
-        if self._is_paused and not self._is_stalled:
-            waiting_bytes = self.held_bytes + transport.get_write_buffer_size()
-            if waiting_bytes > STALLED_BYTES:
+        if self._is_paused:
+            self.stuck_bytes = transport.get_write_buffer_size()
+            if not self._is_stalled and self.held_bytes + self.stuck_bytes > STALLED_BYTES:
                 # Nothing that it sends can help: it has to read first.
                 self._is_stalled = True
                 transport.pause_reading()
-        if self.held_bytes != self._weighed_bytes:
+        if self.held_bytes + self.stuck_bytes != self._weighed_bytes:
             self._weigh()
         if self._is_draining and not self.streams:
             self._drained()
@@ -354,8 +366,9 @@ class Outgoing:
             self._touch()
 
     def _weigh(self) -> None:
-        change_bytes = self.held_bytes - self._weighed_bytes
-        self._weighed_bytes = self.held_bytes
+        weighed_bytes = self.held_bytes + self.stuck_bytes
+        change_bytes = weighed_bytes - self._weighed_bytes
+        self._weighed_bytes = weighed_bytes
         self.host.weigh(self, change_bytes)
 
     def _charge(self, cost: int) -> None:

@@ -8,12 +8,14 @@ import logging
 import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, UnaryMethod
 from kvnode.rpc.exchange import Exchange
+from kvnode.rpc.held import HeldMemory
 from kvnode.rpc.http2.calls import (
     CallHost,
     MessageStream,
@@ -65,13 +67,16 @@ class Http2Server(Host):
         *,
         serve_http: Callable[[Exchange], Awaitable[None]] | None = None,
         http1_connection: Callable[[CertificateCheck | None], asyncio.Protocol] | None = None,
+        memory: HeldMemory | None = None,
     ) -> None:
-        """The two callables serve what is no gRPC: over HTTP/2, and over HTTP/1.1.  None: nothing does."""
+        """The two callables serve what is no gRPC: over HTTP/2, and over HTTP/1.1.  None: nothing does.
+
+        ``memory`` is shared with whoever else serves clients.
+        """
         loop = asyncio.get_running_loop()
         self.stats = RpcStats()
         self.limits = _limits(config)
-        #: Half-sent requests and waiting answers of all connections.
-        self.held_bytes = 0
+        self.memory = memory if memory is not None else HeldMemory(self.limits.held_bytes)
         self._config = config
         self._loop = loop
         self._serve_http = serve_http if serve_http is not None else _refuse_http
@@ -90,6 +95,8 @@ class Http2Server(Host):
         self._undecided: set[_UndecidedConnection] = set()
         self._dirty: list[Outgoing] = []
         self._waiting: set[Outgoing] = set()
+        #: Connections whose turn has not come, the next one first.
+        self._deferred: deque[Connection] = deque()
         self._tls: ReloadingContext | None = None
         self._is_started = False
         self._is_stopping = False
@@ -184,6 +191,11 @@ class Http2Server(Host):
     # Connections.
 
     @property
+    def held_bytes(self) -> int:
+        """Half-sent requests and waiting answers of all connections."""
+        return self.memory.held_bytes
+
+    @property
     def is_started(self) -> bool:
         """Whether calls are served."""
         return self._is_started
@@ -197,13 +209,37 @@ class Http2Server(Host):
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self.memory.holders.add(connection)
         if self._is_stopping:
             connection.drain()
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self.memory.holders.discard(connection)
         if self._idle is not None and not self._connections:
             self._idle.set()
+
+    def take_later(self, connection: Connection) -> None:
+        self._deferred.append(connection)
+
+    def _turn_over(self) -> None:
+        """The sockets that were readable have been read: the next turn begins with those left over."""
+        self.turn_cost = 0
+        deferred = self._deferred
+        while deferred and self.turn_cost <= self.limits.turn_cost:
+            # Whatever it costs, so that the loop comes round again.
+            self.count_cost(1)
+            connection = deferred.popleft()
+            try:
+                connection.take_deferred()
+            except Exception:
+                logger.exception("a connection failed")
+                connection.cut()
+
+    def count_cost(self, cost: int) -> None:
+        if not self.turn_cost:
+            self._loop.call_soon(self._turn_over)
+        self.turn_cost += cost
 
     def flush_later(self, connection: Outgoing) -> None:
         dirty = self._dirty
@@ -234,31 +270,7 @@ class Http2Server(Host):
                 connection.cut()
 
     def weigh(self, connection: Outgoing, change_bytes: int) -> None:
-        self.held_bytes += change_bytes
-        if change_bytes > 0 and self.held_bytes > self.limits.held_bytes:
-            self._relieve()
-
-    def _relieve(self) -> None:
-        """Cut off who makes this member hold most, until the rest is bearable.
-
-        Not for the sake of a single answer: one that is larger than all that may be held is let through.
-        """
-        while self._connections:
-            heaviest = max(self._connections, key=_weight_bytes)
-            excess_bytes = sum(map(_weight_bytes, self._connections)) - self.limits.held_bytes
-            largest_bytes = max((stream.held_bytes for stream in heaviest.streams.values()), default=0)
-            if excess_bytes <= largest_bytes:
-                return
-            logger.warning(
-                "a client that takes or sends too slowly is cut off",
-                extra={
-                    "peer": heaviest.peer,
-                    "held_bytes": heaviest.held_bytes,
-                    "streams": len(heaviest.streams),
-                },
-            )
-            heaviest.cut()
-            self._connections.discard(heaviest)
+        self.memory.weigh(change_bytes)
 
     def _take_care(self) -> None:
         self._care = self._loop.call_later(LOOK_AFTER_S, self._take_care)
@@ -271,12 +283,13 @@ class Http2Server(Host):
             connection.look_after(now_s)
         for undecided in list(self._undecided):
             undecided.look_after(now_s)
-        if sum(map(_weight_bytes, self._connections)) > self.limits.held_bytes:
-            self._relieve()
+        # Streams count too, though none of their data may have changed.
+        self.memory.relieve()
 
     # Streams.
 
     def open_stream(self, connection: Connection, stream_id: int, head: RequestHead) -> Stream:
+        self.count_cost(1)
         refusal = connection.refusal
         if refusal is not None and (why := refusal()):
             logger.warning("rejected call on client endpoint", extra={"error": why})
@@ -292,6 +305,7 @@ class Http2Server(Host):
             return UnaryStream(connection, stream_id, head, unary)
         pushed = self._pushed.get(head.path)
         if pushed is not None:
+            connection.is_urgent = True
             return PushStream(connection, stream_id, head, pushed)
         route = self._streams.get(head.path)
         if route is not None:
@@ -398,10 +412,6 @@ def _limits(config: NodeConfig) -> Limits:
         keepalive_timeout_s=config.grpc_keepalive_timeout_s,
         max_age_s=config.grpc_max_connection_age_s,
     )
-
-
-def _weight_bytes(connection: Connection) -> int:
-    return connection.held_bytes + len(connection.streams) * connection.limits.stream_bytes
 
 
 def _sockets(server: asyncio.Server) -> Sequence[socket.socket]:

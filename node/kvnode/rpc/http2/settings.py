@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from kvnode.rpc.held import HELD_BYTES
+
 __all__ = ["Limits"]
 
 
@@ -20,10 +22,13 @@ class Limits:
     """Fields of one request: a token of a few KiB is the largest thing in there."""
     write_buffer_bytes: int = 128 * 1024
     """What waits for a slow reader before answers are held back."""
-    held_bytes: int = 256 * 2**20
+    held_bytes: int = HELD_BYTES
     """Half-sent requests and waiting answers of all connections: beyond, the one that has most is cut off."""
     stream_bytes: int = 1024
     """What a stream counts for in that, beside its data."""
+    turn_cost: int = 1000
+    """What is taken from clients in a turn of the loop, in requests: peers and timers are to be heard within
+    some tens of milliseconds, whoever floods."""
     ping_min_interval_s: float = 5.0
     """A client that pings more often while nothing is sent gets strikes."""
     max_ping_strikes: int = 2

@@ -93,10 +93,18 @@ class Host:
     limits: Limits
     #: The event loop's clock.
     now_s: Callable[[], float]
+    #: What was taken from clients in this turn of the loop: requests, and data of their size.
+    turn_cost = 0
 
     def open_stream(self, connection: Connection, stream_id: int, head: RequestHead) -> Stream:
         """Return the stream of a request whose head has come."""
         raise NotImplementedError
+
+    def count_cost(self, cost: int) -> None:
+        """Add to ``turn_cost``."""
+
+    def take_later(self, connection: Connection) -> None:
+        """Call ``connection.take_deferred`` in a later turn: this one has enough to do."""
 
     def flush_later(self, connection: Outgoing) -> None:
         """Call ``connection.flush`` at the end of this turn."""
