@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: compiled demo test sim mutants lint format compat e2e bench overload lock clean
+.PHONY: compiled demo test sim mutants lint format compat chaos e2e bench overload lock clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -41,7 +41,14 @@ compat: compiled ## others' clients of etcd, on etcd and on kvnode, and tools fo
 	tests/kube/kube build etcd
 	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.foreign
 	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.http2_tools
+	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.chaos.linear
 	$(BIN)/python -m pytest -q tests/compat/clients
+
+MINUTES ?= 10
+MEMBERS ?= 3
+chaos: $(VENV)/.installed ## real members in network namespaces under faults; MINUTES, MEMBERS=5, SEED; needs root and Go
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.chaos --minutes $(MINUTES) --members $(MEMBERS) $(if $(SEED),--seed $(SEED))
 
 e2e: $(VENV)/.installed ## on a Kubernetes of three nodes, booted here, or on that of KUBECONFIG
 	tests/e2e/run

@@ -323,10 +323,13 @@ class Connections:
                     timeout=_HEDGE_AFTER_S if waiting else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                for task in done:
-                    error = task.exception()
+                # All are asked at once: one that nobody asks is complained about.
+                ended = [(task.exception(), task) for task in done]
+                for error, task in ended:
                     if error is None:
                         return task.result()
+                for error, _ in ended:
+                    assert error is not None
                     if not isinstance(error, KvClientError) or not _may_repeat(error, is_read=True):
                         raise error
                     failures.append(error)

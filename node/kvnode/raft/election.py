@@ -10,6 +10,7 @@ from kvnode.raft.types import NO_MEMBER, EntryKind, HardState, MemberId
 __all__ = [
     "answer_vote_request",
     "campaign",
+    "campaign_soon",
     "count_durable_vote",
     "handle_vote_response",
     "leader_gone",
@@ -84,6 +85,11 @@ def leader_gone(state: RaftState, member_id: MemberId) -> None:
     if state.role is not Role.FOLLOWER or state.leader_id != member_id:
         return
     state.become_follower(state.term, NO_MEMBER)
+    campaign_soon(state)
+
+
+def campaign_soon(state: RaftState) -> None:
+    """Wait no longer than ``GONE_TICKS`` for a leader to be heard of."""
     remaining_ticks = state.config.random_ticks(*GONE_TICKS)
     state.election_elapsed_ticks = max(
         state.election_elapsed_ticks, state.election_deadline_ticks - remaining_ticks

@@ -41,6 +41,9 @@ def _heard_leader(state: RaftState, message: AppendEntries | Heartbeat | Install
     state.election_elapsed_ticks = 0
     if state.leader_id != message.from_id:
         state.become_follower(state.term, message.from_id)
+    if not state.tracker.is_voter(message.from_id):
+        # It has been removed, and leads on only until enough of the others know (thesis 4.2.2).
+        election.campaign_soon(state)
 
 
 def _pass_on(state: RaftState, message: Propose | ProposeConfChange | TransferLeader) -> None:

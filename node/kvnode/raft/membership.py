@@ -11,7 +11,7 @@ members may differ by one change for a while, and this is what keeps that safe:
 - a leader that is no voter any more leads on until the voters know (``_start_leaving``)
 """
 
-from kvnode.raft import reading
+from kvnode.raft import election, reading
 from kvnode.raft.confchange import changed
 from kvnode.raft.errors import ConfChangeError, DropReason, ProposalDroppedError
 from kvnode.raft.events import ConfChanged, TransferAborted
@@ -64,6 +64,8 @@ def apply_conf_change(state: RaftState, change: ConfChange) -> ConfState:
         _lead_on(state)
     elif state.role is not Role.FOLLOWER and not state.is_promotable():
         state.become_follower(state.term, NO_MEMBER)
+    elif change.kind is ConfChangeKind.REMOVE:
+        election.leader_gone(state, change.member_id)
     return conf_state
 
 

@@ -12,6 +12,7 @@ from kvnode.raft import (
     ProposalDroppedError,
     Role,
 )
+from kvnode.raft.election import GONE_TICKS
 from kvnode.raft.events import ConfChanged
 from kvnode.raft.messages import AppendEntries, ProposeConfChange, RequestVote, RequestVoteResponse
 from kvtest.raft_world import World, ids
@@ -175,6 +176,41 @@ def test_a_leader_may_remove_itself_and_steps_down_when_the_others_know():
     assert world.leader() in (B, C)
     with pytest.raises(ProposalDroppedError):
         world[1].propose([b"x"])
+
+
+def test_a_leader_that_removes_itself_is_succeeded_without_an_election_timeout():
+    """Section 4.2.2: whoever knows that it is removed waits for no further sign of it."""
+    world = led(random_ticks=random.Random(1).randint)
+    change(world, REMOVE, 1)
+    assert world[1].role is Role.FOLLOWER
+    world.run(GONE_TICKS[1])
+    assert world.leader() in (B, C)
+    world[world.leader()].propose([b"x"])
+    world.settle()
+    assert world.applied_data(2)[-1] == world.applied_data(3)[-1] == b"x"
+
+
+def test_a_leader_that_was_removed_is_followed_for_as_long_as_it_leads():
+    """Section 4.2.2: it goes on until enough of the others know."""
+    world = led(1, 2, 3, 4, 5, random_ticks=random.Random(1).randint)
+    term = world[2].status().term
+    world[1].propose_conf_change(ConfChange(REMOVE, A))
+    while world[2].conf_state == ConfState(ids(1, 2, 3, 4, 5)):
+        for number in (1, 2, 3, 4, 5):
+            world.turn(number)
+        for message in world.take_network():
+            world.deliver(message)
+    # Nobody's answers reach it: it can't know that they know.
+    for _ in range(5):
+        world[1].tick()
+        world.turn(1)
+        for message in world.take_network():
+            world.deliver(message)
+        world[2].tick()
+        world.turn(2)
+        world.take_network()
+    assert world[1].role is Role.LEADER
+    assert world[2].status().term == term
 
 
 def test_a_leader_leaving_refuses_proposals_and_leads_until_the_others_know():

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 START_TIMEOUT_S = 30.0
+_LOOPBACK = "127.0.0.1"
 _POLL_S = 0.02
 _LOG_TAIL_LINES = 60
 
@@ -88,15 +89,19 @@ class MemberProcess:
         flags: Mapping[str, str] | None = None,
         tls: MemberFiles | None = None,
         command: Sequence[str] | None = None,
+        host: str = _LOOPBACK,
     ) -> None:
         scheme = "https" if tls else "http"
+        # A host of its own has all ports to itself.
+        ports = (free_port(), free_port(), free_port()) if host == _LOOPBACK else (2379, 2380, 2381)
         self.name = name
+        self.host = host
         self.data_dir = directory / f"{name}.data"
         self.log_path = directory / f"{name}.log"
-        self.client_url = f"{scheme}://127.0.0.1:{free_port()}"
-        self.peer_url = f"{scheme}://127.0.0.1:{free_port()}"
+        self.client_url = f"{scheme}://{host}:{ports[0]}"
+        self.peer_url = f"{scheme}://{host}:{ports[1]}"
         # Plain HTTP even with TLS, so that waiting needs no certificate.
-        self.metrics_port = free_port()
+        self.metrics_port = ports[2]
         self.tls = tls
         self.command = tuple(command or server_command())
         self.flags: dict[str, str] = {
@@ -106,7 +111,7 @@ class MemberProcess:
             "advertise-client-urls": self.client_url,
             "listen-peer-urls": self.peer_url,
             "initial-advertise-peer-urls": self.peer_url,
-            "listen-metrics-urls": f"http://127.0.0.1:{self.metrics_port}",
+            "listen-metrics-urls": f"http://{host}:{self.metrics_port}",
             "initial-cluster": f"{name}={self.peer_url}",
             "initial-cluster-state": "new",
             "initial-cluster-token": "kvtest",
@@ -205,7 +210,7 @@ class MemberProcess:
 
     def http_get(self, path: str, *, timeout_s: float = 5.0) -> tuple[int, str]:
         """Status and body of a GET on the metrics listener."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=timeout_s)
+        connection = http.client.HTTPConnection(self.host, self.metrics_port, timeout=timeout_s)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -290,7 +295,7 @@ class MemberProcess:
     def _accepts(self) -> bool:
         port = int(self.client_url.rpartition(":")[2])
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+            return probe.connect_ex((self.host, port)) == 0
 
     def _channel(self) -> grpc.Channel:
         target = self.client_url.partition("://")[2]
