@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test sim mutants lint format compat e2e bench clean
+.PHONY: demo test sim mutants failpoints lint format compat e2e bench clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -23,6 +23,9 @@ sim: $(VENV)/.installed ## whole members under simulated faults: SEEDS=500, or R
 
 mutants: $(VENV)/.installed ## deliberate faults in the core, each of which the simulation must find
 	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.mutants
+
+failpoints: $(VENV)/.installed ## the operator killed at every point of every operation, in a simulated Kubernetes
+	PYTHONPATH=node:operator:tests/support $(BIN)/python -m kvtest.operator_failpoints
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
