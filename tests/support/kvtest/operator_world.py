@@ -706,6 +706,8 @@ class FakeMembers:
         cluster = self._agree(endpoints, f"add learner {peer_url}")
         if any(one.peer_url == peer_url for one in cluster.members.values()):
             raise MemberError("peer URL exists")
+        if any(one.is_learner for one in cluster.members.values()):
+            raise MemberError("too many learner members in cluster")
         member = Member(id=next(world._ids), peer_url=peer_url, is_learner=True)
         cluster.members[member.id] = member
         world.check()
