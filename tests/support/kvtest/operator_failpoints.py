@@ -15,6 +15,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -47,6 +48,7 @@ __all__ = [
     "Life",
     "Operation",
     "Outcome",
+    "Point",
     "live",
     "points_of",
     "survive_all",
@@ -542,19 +544,20 @@ def table(rows: Iterable[tuple[Operation, list[Outcome]]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def _survive_all(number: int) -> list[Outcome]:
     logging.disable(logging.CRITICAL)
-    rows = []
-    has_failed = False
-    for operation in OPERATIONS:
-        outcomes = asyncio.run(survive_all(operation))
-        rows.append((operation, outcomes))
-        for one in outcomes:
-            if one.trouble:
-                has_failed = True
-                print(f"{operation.name}, {one.point}: {one.trouble}", flush=True)
+    return asyncio.run(survive_all(OPERATIONS[number]))
+
+
+def main() -> int:
+    with ProcessPoolExecutor() as pool:
+        results = list(pool.map(_survive_all, range(len(OPERATIONS))))
+    rows = list(zip(OPERATIONS, results, strict=True))
     print(table(rows))
-    return 1 if has_failed else 0
+    failed = [(operation, one) for operation, outcomes in rows for one in outcomes if one.trouble]
+    for operation, one in failed:
+        print(f"{operation.name}, {one.point}: {one.trouble}", *one.log, sep="\n")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
