@@ -46,11 +46,10 @@ def notes(writer: Writer) -> str:
 
 
 def kill_when(what: str, condition: Callable[[], bool], release: Release, faults: Faults) -> None:
-    """Kill the processes of all operators at once, as soon as ``condition`` holds."""
+    """Kill the acting operator's process as soon as ``condition`` holds."""
     eventually(what, condition, 90)
-    pods = release.kubernetes.list("pods", "app.kubernetes.io/name=kvoperator")
-    for pod in pods:
-        faults.kill_pod(pod["metadata"]["uid"])
+    pod = release.kubernetes.get("pod", release.holder())
+    faults.kill_pod(pod["metadata"]["uid"])
 
 
 def test_a_rolling_restart_hardly_delays_a_write(
