@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: compiled demo test sim mutants lint format compat chaos e2e bench overload lock clean
+.PHONY: compiled demo test sim mutants failpoints lint format compat chaos e2e bench overload lock clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -26,6 +26,9 @@ sim: $(VENV)/.installed ## whole members under simulated faults: SEEDS=500, or R
 
 mutants: $(VENV)/.installed ## deliberate faults in the core, each of which the simulation must find
 	KVNODE_PURE=1 PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.mutants
+
+failpoints: $(VENV)/.installed ## the operator killed at every point of every operation, in a simulated Kubernetes
+	PYTHONPATH=node:operator:tests/support $(BIN)/python -m kvtest.operator_failpoints
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

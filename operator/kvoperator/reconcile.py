@@ -192,9 +192,6 @@ class ClusterReconciler:
         self, cluster: Manifest, spec: ClusterSpec, observed: Observed, current: Plan, action: Action
     ) -> float:
         kind = type(action).__name__
-        if isinstance(action, ApplyChild):
-            version = _version(observed.children.get(action.kind) or {})
-            self._applied[observed.uid, action.kind] = (version, action.manifest)
         logger.info("acting", extra={"cluster": _key(observed), "action": describe(action)})
         try:
             members = await self._connect(observed.namespace, spec)
@@ -224,6 +221,10 @@ class ClusterReconciler:
             if isinstance(error, MemberRefusedError):
                 await self._tell_refusal(cluster, f"{describe(action)}: {error}")
             return _RETRY_UNAVAILABLE_S
+        if isinstance(action, ApplyChild):
+            # Only now: of a request that was lost, nothing could come.
+            version = _version(observed.children.get(action.kind) or {})
+            self._applied[observed.uid, action.kind] = (version, action.manifest)
         self._metrics.actions.labels(kind, "done").inc()
         self._told_refusals.pop(observed.uid, None)
         for event in events:

@@ -51,6 +51,20 @@ def test_one_member_can_go_on_alone_with_all_that_it_has(trio: ClusterProcesses)
     assert trio[1].wait_exit() == ExitCode.REMOVED
 
 
+def test_one_member_by_name_goes_on_alone_and_no_other_starts(trio: ClusterProcesses) -> None:
+    assert run_kvctl(trio.endpoints, "put", "k", "v").code == 0
+    for member in trio:
+        member.kill()
+        member.flags["force-new-cluster-member"] = trio[0].name
+    trio[1].start()
+    assert trio[1].wait_exit() == ExitCode.OTHER
+    assert f"only {trio[0].name} may start" in trio[1].log_text
+    trio[0].start()
+    trio[0].wait_serving()
+    assert members_of(trio[0]) == [trio[0].name]
+    assert run_kvctl([trio[0].client_url], "get", "k").text == "k\nv\n"
+
+
 def test_a_learner_can_go_on_alone_too(cluster: MakeCluster) -> None:
     members = cluster(1, strict_reconfig_check="false")
     first, learner = members[0], members.new_member()

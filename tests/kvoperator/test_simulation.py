@@ -138,6 +138,45 @@ async def test_a_lost_majority_is_never_repaired_by_itself() -> None:
     assert (available["status"], available["reason"]) == ("False", "QuorumLost")
 
 
+async def test_a_lost_majority_tells_what_is_left_and_how_to_go_on_from_it() -> None:
+    world = World(17, replicas=3)
+    await world.settle()
+    for name in ("demo-0", "demo-1"):
+        pod = world.kube.find(PODS, NAMESPACE, name)
+        assert pod is not None
+        world.backoff_until[pod["metadata"]["uid"]] = float("inf")
+        world._stop(pod["metadata"]["uid"])
+        world.kube.update(PODS, pod, lambda one: one.update(status={"phase": "Running"}))
+    await world.operator_pass()
+    message = world.condition("Available")["message"]
+    assert "1 of 3 members run; 2 are needed" in message
+    assert f"demo-2 has applied {world.cluster.committed if world.cluster else 0}" in message
+    assert "annotate kvcluster.dev/recover-from" in message
+
+
+@pytest.mark.parametrize("chosen", ["demo-1", "demo-9", "nonsense"])
+async def test_no_member_goes_on_alone_while_a_quorum_answers_or_under_an_unknown_name(chosen: str) -> None:
+    world = World(18, replicas=3)
+    await world.settle()
+    members = dict(world.cluster.members) if world.cluster else {}
+    live = world.kube.find(CLUSTERS, NAMESPACE, NAME)
+    assert live is not None
+
+    def annotate(obj: dict[str, Any]) -> None:
+        obj["metadata"]["annotations"] = {"kvcluster.dev/recover-from": chosen}
+
+    world.kube.update(CLUSTERS, live, annotate)
+    if chosen != "demo-1":
+        world.processes.clear()
+    await world.operator_pass()
+    await world.settle()
+    assert world.cluster is not None
+    assert world.cluster.members == members
+    cluster = world.kube.find(CLUSTERS, NAMESPACE, NAME)
+    assert cluster is not None
+    assert "kvcluster.dev/recover-from" not in cluster["metadata"].get("annotations", {})
+
+
 async def test_with_every_pod_down_nothing_is_deleted_and_all_come_back() -> None:
     world = World(5, replicas=5)
     await world.settle()

@@ -164,6 +164,7 @@ class _Assembler:
                 feature_gates=gates,
                 lease_checkpoint=gates["LeaseCheckpoint"],
                 force_new_cluster=self._bool("force-new-cluster"),
+                force_new_cluster_member=self._text("force-new-cluster-member"),
                 unsafe_no_fsync=self._bool("unsafe-no-fsync"),
             )
         except ConfigError as error:

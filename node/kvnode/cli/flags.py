@@ -185,6 +185,7 @@ _LOGGING = (
 )
 _UNSAFE = (
     _used("force-new-cluster", "false", "Go on as the only member, with the data here.", is_bool=True),
+    _used("force-new-cluster-member", "", "As --force-new-cluster for the member so named; no other starts."),
     _used("unsafe-no-fsync", "false", "Acknowledge before data is on disk: loses data.", is_bool=True),
 )
 _GROUPS = (

@@ -385,6 +385,8 @@ class NodeConfig:
     """Every gate of ``kvnode.server.features`` by name."""
     force_new_cluster: bool = False
     """Start as the only member, whatever the data say of others: for a cluster whose quorum is lost."""
+    force_new_cluster_member: str = ""
+    """As `force_new_cluster` for the member of this name; one of another name does not start."""
     unsafe_no_fsync: bool = False
     """Writes are acknowledged before they are on disk; for tests only."""
 

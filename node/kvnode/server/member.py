@@ -981,18 +981,23 @@ def _open_data_dir(config: NodeConfig, engines: LevelDbEngines) -> DataDirectory
 
 async def _open(config: NodeConfig, network: Network, data: DataDirectory) -> tuple[Identity, OpenData]:
     """Open the databases of this member, or make them."""
+    forced = config.force_new_cluster_member
+    if forced not in ("", config.name):
+        raise StartError(f"--force-new-cluster-member: only {forced} may start")
     identity = data.check()
     if identity is not None:
         opened = data.open()
         try:
             own = Membership.open(opened.state_engine).get(identity.member_id)
             check_owner(config, identity.cluster_id, own)
-            if config.force_new_cluster:
+            if config.force_new_cluster or forced:
                 force_alone(opened, identity.member_id)
         except BaseException:
             opened.close()
             raise
         return identity, opened
+    if forced:
+        raise StartError("--force-new-cluster-member: this member has no data to go on with")
 
     beginning = await begin(config, network.ask_cluster)
     identity = Identity(cluster_id=beginning.cluster_id, member_id=beginning.member_id)

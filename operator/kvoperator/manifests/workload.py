@@ -59,6 +59,8 @@ class WorkloadInputs:
     claim_size: str
     storage_class: str | None
     restarted_at: str = ""
+    forced_member: str = ""
+    """In a recovery: the member that goes on alone, while no other may start."""
     restore: AgentStorage | None = None
     restore_sha256: str | None = None
 
@@ -130,6 +132,8 @@ def stateful_set(inputs: WorkloadInputs) -> Manifest:
         names.ANNOTATION_INITIAL_CLUSTER: initial_cluster(inputs),
         names.ANNOTATION_INITIAL_STATE: inputs.initial_state,
     }
+    if inputs.forced_member:
+        pod_annotations[names.ANNOTATION_FORCED_MEMBER] = inputs.forced_member
     claim: Manifest = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": inputs.claim_size}},
@@ -303,6 +307,8 @@ def _member_args(inputs: WorkloadInputs) -> list[str]:
         f"--initial-cluster-token={cluster_token(namespace, cluster, inputs.uid)}",
         "--log-format=json",
     ]
+    if inputs.forced_member:
+        args.append(f"--force-new-cluster-member={inputs.forced_member}")
     args.extend(_config_args(spec))
     if spec.tls is not None:
         args.extend(

@@ -7,8 +7,10 @@ remembered between two passes.
 from typing import Final
 
 __all__ = [
+    "ANNOTATION_FORCED_MEMBER",
     "ANNOTATION_INITIAL_CLUSTER",
     "ANNOTATION_INITIAL_STATE",
+    "ANNOTATION_RECOVER_FROM",
     "ANNOTATION_REPLACE_MEMBER",
     "ANNOTATION_RESTARTED_AT",
     "ANNOTATION_SPEC_HASH",
@@ -58,6 +60,8 @@ LABEL_SNAPSHOT: Final = f"{GROUP}/snapshot"
 ANNOTATION_SPEC_HASH: Final = f"{GROUP}/spec-hash"
 ANNOTATION_INITIAL_CLUSTER: Final = f"{GROUP}/initial-cluster"
 ANNOTATION_INITIAL_STATE: Final = f"{GROUP}/initial-cluster-state"
+ANNOTATION_FORCED_MEMBER: Final = f"{GROUP}/forced-member"
+ANNOTATION_RECOVER_FROM: Final = f"{GROUP}/recover-from"
 ANNOTATION_REPLACE_MEMBER: Final = f"{GROUP}/replace-member"
 ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restartedAt"
 

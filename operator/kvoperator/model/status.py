@@ -32,6 +32,7 @@ class OperationType(StrEnum):
     SCALE_IN = "ScaleIn"
     REPLACE = "Replace"
     ROLLOUT = "Rollout"
+    RECOVER = "Recover"
 
 
 class Step(StrEnum):

@@ -20,7 +20,7 @@ from kvoperator.plan.quorum import can_add_learner, can_promote, can_remove
 from kvoperator.plan.repair import discard_volume, fault_of, move_leader_off
 from kvoperator.plan.view import Verdict
 
-__all__ = ["clean_up", "grow", "lead_learner", "raise_workload", "shrink", "with_replicas"]
+__all__ = ["clean_up", "grow", "lead_learner", "raise_workload", "scale_to", "shrink", "with_replicas"]
 
 MAX_PROMOTABLE_LAG: Final = 1000
 """Entries that a learner may be behind when its promotion is asked for; the server has the last word."""
@@ -30,7 +30,7 @@ def with_replicas(workload: Manifest, replicas: int) -> Manifest:
     return stamped({**workload, "spec": {**workload["spec"], "replicas": replicas}})
 
 
-def _scale(context: Context, replicas: int, why: str) -> ScaleWorkload:
+def scale_to(context: Context, replicas: int, why: str) -> ScaleWorkload:
     workload = context.observed.workload
     assert workload is not None
     return ScaleWorkload(
@@ -64,7 +64,7 @@ def raise_workload(context: Context) -> Decision | None:
             else OperationType.SCALE_OUT
         )
         operation = continue_operation(context, kind, ordinal, Step.START_POD, member_id=member.id)
-    action = _scale(context, needed, f"member {context.pod_name(ordinal)} needs a pod")
+    action = scale_to(context, needed, f"member {context.pod_name(ordinal)} needs a pod")
     return act(action, f"starting pod {context.pod_name(ordinal)}", reason="ScalingOut", operation=operation)
 
 
@@ -189,7 +189,7 @@ def clean_up(context: Context) -> Decision | None:
     if workload.replicas > needed:
         ordinal = workload.replicas - 1
         operation = continue_operation(context, OperationType.SCALE_IN, ordinal, Step.STOP_POD)
-        action = _scale(context, needed, "the members of these pods are removed")
+        action = scale_to(context, needed, "the members of these pods are removed")
         return act(
             action, f"stopping pod {context.pod_name(ordinal)}", reason="ScalingIn", operation=operation
         )

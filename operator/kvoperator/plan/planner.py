@@ -17,7 +17,7 @@ from kvoperator.model.observed import Observed
 from kvoperator.model.snapshot import source_of_uri
 from kvoperator.model.spec import ClusterSpec, PvcSource, S3Source
 from kvoperator.model.status import ClusterStatus, Operation
-from kvoperator.plan import bootstrap, children, membership, pods, repair, rollout, storage
+from kvoperator.plan import bootstrap, children, membership, pods, recovery, repair, rollout, storage
 from kvoperator.plan.decision import REQUEUE_IDLE_S, Context, Decision, wait
 from kvoperator.plan.report import report, report_invalid
 from kvoperator.plan.view import view_of
@@ -54,8 +54,8 @@ def _stop_when_paused(context: Context) -> Decision | None:
 
 
 # Order matters.  Before members are asked about: the objects, and pods that can't be anyone's quorum.  Then
-# the founding; then proof of lost data; then the learner in flight before any other change; cleaning up
-# before growing again; restarts only in a settled membership.
+# the founding; a recovery that the user asked for; then proof of lost data; then the learner in flight before
+# any other change; cleaning up before growing again; restarts only in a settled membership.
 _STEPS: Final[tuple[Callable[[Context], Decision | None], ...]] = (
     _stop_when_paused,
     children.refuse_foreign_objects,
@@ -66,6 +66,8 @@ _STEPS: Final[tuple[Callable[[Context], Decision | None], ...]] = (
     bootstrap.latch_cluster,
     children.label_pods,
     children.apply_client_service,
+    recovery.take_recover_request,
+    recovery.recover,
     _wait_for_members,
     repair.take_replace_request,
     membership.raise_workload,
@@ -137,6 +139,7 @@ def _context(spec: ClusterSpec, observed: Observed, now_s: float) -> Context:
             claim_size=workload.claim_size if workload is not None else spec.storage_size,
             storage_class=workload.storage_class if workload is not None else spec.storage_class,
             restarted_at=restarted_at,
+            forced_member=recovery.forced_member(observed),
             restore=None if source is None else storage_of(source, is_read_only=True),
             restore_sha256=sha256,
         )

@@ -196,7 +196,7 @@ def _available(context: Context) -> Condition:
             ConditionType.AVAILABLE,
             False,
             "QuorumLost",
-            f"{running} of {known} members run; {quorum_of(known)} are needed",
+            f"{running} of {known} members run; {quorum_of(known)} are needed{_ways_out(context)}",
             generation=generation,
         )
     return condition(
@@ -205,6 +205,18 @@ def _available(context: Context) -> Condition:
         "Unreachable",
         f"{running} of {known} members run, but no quorum of them answers",
         generation=generation,
+    )
+
+
+def _ways_out(context: Context) -> str:
+    """For somebody who has to choose the member to go on from: how much each that answers has."""
+    observed = context.observed
+    answers = {n: observed.statuses[n] for n in observed.status.member_ordinals if n in observed.statuses}
+    if not answers:
+        return ""
+    told = ", ".join(f"{context.pod_name(n)} has applied {one.applied_index}" for n, one in answers.items())
+    return (
+        f". {told}; if the others are lost for good, annotate {names.ANNOTATION_RECOVER_FROM} with a member"
     )
 
 

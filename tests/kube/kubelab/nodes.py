@@ -1,5 +1,6 @@
 """The nodes: each has a network namespace, a containerd, a kubelet and a cgroup of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -100,12 +101,17 @@ def kill_pod(uid: str) -> None:
         LabError: Nothing of that pod runs here.
     """
     killed = 0
-    for group in (CGROUPS / "pids").glob(f"node-*/**/pod{uid}/**/cgroup.procs"):
-        for pid in group.read_text().split():
-            if images.PAUSE_MARK in Path(f"/proc/{pid}/cmdline").read_bytes():
+    for node in (CGROUPS / "pids").glob("node-*"):
+        # Groups of ended containers go at any moment, which a walk bears and a glob does not.
+        for directory, _, files in os.walk(node):
+            if f"pod{uid}" not in directory or "cgroup.procs" not in files:
                 continue
-            os.kill(int(pid), signal.SIGKILL)
-            killed += 1
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for pid in (Path(directory) / "cgroup.procs").read_text().split():
+                    if images.PAUSE_MARK in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        continue
+                    os.kill(int(pid), signal.SIGKILL)
+                    killed += 1
     if not killed:
         raise LabError(f"no process of pod {uid} runs here")
 

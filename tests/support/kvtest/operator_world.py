@@ -70,6 +70,8 @@ class Cluster:
     id: int
     members: dict[int, Member] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)
+    given_up: set[int] = field(default_factory=set)
+    """Members that a recovery went on without; unlike removed ones they have not been told."""
     committed: int = 1
     leader: int | None = None
     term: int = 1
@@ -276,6 +278,9 @@ class World:
         name = pod["metadata"]["name"]
         url = self._peer_url(name)
         state = pod["metadata"]["annotations"][names.ANNOTATION_INITIAL_STATE]
+        forced = pod["metadata"]["annotations"].get(names.ANNOTATION_FORCED_MEMBER, "")
+        if forced and (forced != name or disk is None):
+            return 1
         if disk is None and state == "new":
             if self.cluster is not None:
                 founders = [one for one in self.disks.values() if one is not None]
@@ -305,10 +310,26 @@ class World:
             return None
         if disk.is_damaged:
             return 13
+        if forced:
+            self._go_on_alone(disk)
+        if self.cluster is not None:
+            self._require(disk.member_id not in self.cluster.given_up, f"{name} starts as a former member")
         if self.cluster is None or disk.member_id not in self.cluster.members:
             return 12
         self._run(pod, disk.member_id, claim_uid)
         return None
+
+    def _go_on_alone(self, disk: Disk) -> None:
+        """``--force-new-cluster``: the membership is this member's, and so is what was agreed upon."""
+        assert self.cluster is not None
+        others = set(self.cluster.members) - {disk.member_id}
+        self._require(not others & self.running_ids(), "others run while one member goes on alone")
+        if others:
+            self.say(f"{disk.member_id:x} goes on alone")
+            self._require(not self.has_quorum(), "members are given up that have a quorum")
+        self.cluster.members = {disk.member_id: self.cluster.members[disk.member_id]}
+        self.cluster.given_up |= others
+        self.cluster.committed = disk.match
 
     def _run(self, pod: Manifest, member_id: int, claim_uid: str) -> None:
         for other in self.processes.values():
@@ -685,6 +706,8 @@ class FakeMembers:
         cluster = self._agree(endpoints, f"add learner {peer_url}")
         if any(one.peer_url == peer_url for one in cluster.members.values()):
             raise MemberError("peer URL exists")
+        if any(one.is_learner for one in cluster.members.values()):
+            raise MemberError("too many learner members in cluster")
         member = Member(id=next(world._ids), peer_url=peer_url, is_learner=True)
         cluster.members[member.id] = member
         world.check()

@@ -1,6 +1,11 @@
 """What the tests do to a running cluster that kubectl has no word for; the lab carries it out."""
 
+import json
+import os
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -20,6 +25,17 @@ class Faults:
 
     def start_node(self, name: str) -> None:
         self._run("node-start", name)
+
+    @contextmanager
+    def frozen_api_server(self) -> Iterator[None]:
+        """Let the API server answer nothing, nor refuse anything, as long as this lasts."""
+        processes = json.loads(subprocess.check_output([self.lab, "processes"], timeout=60))
+        (pid,) = (one["pid"] for one in processes if one["name"] == "kube-apiserver" and one["runs"])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def _run(self, *arguments: str) -> None:
         subprocess.run([self.lab, *arguments], check=True, timeout=120)

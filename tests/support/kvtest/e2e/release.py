@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvtest.e2e.kubernetes import Kubernetes, run
+from kvtest.e2e.kubernetes import JsonObject, Kubernetes, eventually, run
 
 CHART = Path(__file__).resolve().parents[4] / "charts" / "kvcluster"
 NAME = "kvcluster"
 OPERATOR_SELECTOR = "app.kubernetes.io/name=kvoperator"
 LEASE = "kvcluster"
+SECOND = "kvcluster-second"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,57 @@ class Release:
 
     def kill_operators(self, *names: str) -> None:
         self.kubernetes.kubectl("delete", "pod", *names, "--grace-period=0", "--force")
+
+    def start_second(self) -> None:
+        """Start one more operator that heeds a Lease of its own, so that two act at once."""
+        rules = [
+            {
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "resourceNames": [SECOND],
+                "verbs": ["get", "update"],
+            }
+        ]
+        role: JsonObject = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": SECOND},
+            "rules": rules,
+        }
+        first = self.kubernetes.get("deployment", NAME)
+        spec = first["spec"]
+        template = spec["template"]
+        account = template["spec"]["serviceAccountName"]
+        binding: JsonObject = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": SECOND},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": SECOND},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.kubernetes.namespace}],
+        }
+        labels = {"app.kubernetes.io/name": SECOND}
+        template["metadata"] = {"labels": labels}
+        container = template["spec"]["containers"][0]
+        container["env"] = [one for one in container["env"] if one["name"] != "KVOPERATOR_LEASE_NAME"]
+        container["env"].append({"name": "KVOPERATOR_LEASE_NAME", "value": SECOND})
+        second: JsonObject = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": SECOND},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+        }
+        self.kubernetes.apply(role, binding, second)
+        self.kubernetes.kubectl("rollout", "status", f"deployment/{SECOND}", "--timeout=60s", timeout_s=70)
+        eventually(
+            "the second operator leads, too",
+            lambda: (self.kubernetes.find("lease", SECOND) or {}).get("spec", {}).get("holderIdentity"),
+            30,
+        )
+
+    def stop_second(self) -> None:
+        self.kubernetes.kubectl(
+            "delete", f"deployment/{SECOND}", f"role/{SECOND}", f"rolebinding/{SECOND}", "--ignore-not-found"
+        )
 
     def restart(self) -> None:
         """Replace all operators, as an upgrade does."""
