@@ -1,13 +1,15 @@
 # Two images from one file:
 #   docker build --target node -t kvcluster-node .
 #   docker build --target operator -t kvcluster-operator .
-# BASE_IMAGE is any Debian image with Python 3.11 or later, venv and pip.
+# BASE_IMAGE is any Debian image with Python 3.11 or later, venv and pip; BUILD_IMAGE the
+# same with a C compiler and Python's headers (without: a slower member, nothing else).
 ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG BUILD_IMAGE=python:3.11-bookworm
 
 # The dependencies come first, so that a change of the sources does not install them
-# again: those of `make lock`, each of the contents that it names.  Wheels only: there
-# is no compiler here.
-FROM ${BASE_IMAGE} AS node-build
+# again: those of `make lock`, each of the contents that it names.  Only our own wheel is
+# built here.
+FROM ${BUILD_IMAGE} AS node-build
 RUN python3 -m venv --without-pip /opt/kvcluster
 COPY node/requirements.txt /build/node.txt
 RUN python3 -m pip --python /opt/kvcluster/bin/python install --only-binary=:all: --require-hashes -r /build/node.txt

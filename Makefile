@@ -49,7 +49,7 @@ compat: compiled ## others' clients of etcd, on etcd and on kvnode, and tools fo
 
 MINUTES ?= 10
 MEMBERS ?= 3
-chaos: $(VENV)/.installed ## real members in network namespaces under faults; MINUTES, MEMBERS=5, SEED; needs root and Go
+chaos: compiled ## real members in network namespaces under faults; MINUTES, MEMBERS=5, SEED; needs root and Go
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.chaos --minutes $(MINUTES) --members $(MEMBERS) $(if $(SEED),--seed $(SEED))
 
@@ -62,7 +62,7 @@ bench: compiled ## against etcd, on 127.0.0.1, in ten minutes; BENCH=full: up to
 	PYTHONPATH=tests/support $(BIN)/python tests/bench/vs_etcd.py --rounds $(if $(filter full,$(BENCH)),3,1)
 	PYTHONPATH=tests/support $(BIN)/python tests/bench/bench.py $(if $(filter full,$(BENCH)),--full)
 
-overload: $(VENV)/.installed ## floods and clients that read nothing, on 127.0.0.1, in five minutes
+overload: compiled ## floods and clients that read nothing, on 127.0.0.1, in five minutes
 	PYTHONPATH=node:tests/support $(BIN)/python tests/bench/overload.py
 
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --generate-hashes \

@@ -42,13 +42,14 @@ def build_image(
 ) -> None:
     """Build one image and load it into every node of the running lab.
 
-    The base image is handed in as the build argument ``BASE_IMAGE``; layers are
+    The base image is handed in as the build arguments ``BASE_IMAGE`` and ``BUILD_IMAGE``; layers are
     cached, so a change of the project's sources does not install its
     dependencies again.
     """
     make_own_images()
     options = ["--layers", "-f", str(file or context / "Dockerfile")]
-    options += ["--build-arg", f"BASE_IMAGE={layout.BASE_IMAGE}"]
+    for name in ("BASE_IMAGE", "BUILD_IMAGE"):
+        options += ["--build-arg", f"{name}={layout.BASE_IMAGE}"]
     options += [option for argument in arguments for option in ("--build-arg", argument)]
     if target is not None:
         options += ["--target", target]
