@@ -117,11 +117,14 @@ class CorruptionChecks:
         await self._check(self._member.applier.store.current_revision)
 
     async def check_compacted(self) -> None:
-        """As leader: compare all members at the compact revision, once for each."""
+        """As leader: compare all members at the compact revision, until all have been, as in etcd."""
         revision = self._member.applier.store.compact_revision
         if revision > max(self._compared, 0):
-            await self._check(revision)
-            self._compared = revision
+            answers = await self._check(revision)
+            own = answers[self._member.member_id]
+            comparable = [each for each in answers.values() if each.compact_revision == own.compact_revision]
+            if len(comparable) == len(self._member.applier.membership.members):
+                self._compared = revision
 
     async def check_rolling(self) -> None:
         """As leader: compare the rolling hashes where the log was at the check before."""
@@ -158,8 +161,10 @@ class CorruptionChecks:
         kv_hash, compact_revision, _ = await self._member.hash_kv(*_ASK.unpack(payload))
         return _ANSWER.pack(kv_hash, compact_revision)
 
-    async def _check(self, revision: int) -> None:
-        await self._judge(await self._gather(revision, ANSWER_S, retries=RETRIES), f"revision {revision}")
+    async def _check(self, revision: int) -> dict[int, HashAnswer]:
+        answers = await self._gather(revision, ANSWER_S, retries=RETRIES)
+        await self._judge(answers, f"revision {revision}")
+        return answers
 
     async def _judge(self, answers: Mapping[int, HashAnswer], where: str) -> None:
         member = self._member
