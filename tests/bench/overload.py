@@ -369,6 +369,11 @@ async def one_flood(
             str(duration_s),
         ]  # type: ignore[attr-defined]
         process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        await process.stdout.readline()
+        # What came before the flood had begun says nothing of it.
+        for durations_s in (seen.put_s, seen.renew_s, seen.health_s):
+            durations_s.clear()
         counted, _ = await process.communicate()
     told = json.loads(counted)
     over_s = time.perf_counter()
@@ -441,6 +446,7 @@ async def flood_alone(name: str, endpoint: str, duration_s: float) -> None:
     flood = Flood(endpoint, count)
     with contextlib.suppress(LoadError, TimeoutError, OSError):
         await begin(flood)
+    print("begun", flush=True)
     await asyncio.sleep(duration_s)
     told = {"answered": flood.answered, "refused": flood.refused, "cut_off": flood.cut_off}
     for what, times in flood.told.most_common(3):
