@@ -182,17 +182,22 @@ class Sender:
     def nonsense(self) -> bytes:
         chance = self.chance
         if chance.random() < 0.1:
+            self.lose_count()
             return chance.randbytes(chance.randrange(40))
-        octets = frame(
-            chance.randrange(12),
-            chance.randrange(256),
-            self.stream_id(),
-            chance.randbytes(chance.randrange(20)),
-        )
+        kind = chance.randrange(12)
+        octets = frame(kind, chance.randrange(256), self.stream_id(), chance.randbytes(chance.randrange(20)))
+        if kind in (h2.SETTINGS, h2.WINDOW_UPDATE):
+            self.lose_count()
         if chance.random() < 0.1:
             # Lengths that lie.
+            self.lose_count()
             return chance.randbytes(3) + octets[3:]
         return octets
+
+    def lose_count(self) -> None:
+        """Nobody knows any more what was said about windows."""
+        client = self.client
+        client.granted = client.initial_window = client.max_frame_bytes = 2**33
 
 
 def check(server: Http2Server, client: WireClient) -> None:
@@ -237,8 +242,7 @@ async def session(seed: int, mutations: int, caplog: pytest.LogCaptureFixture) -
                 for _ in range(mutations):
                     if octets and chance.random() < 0.3:
                         octets[chance.randrange(len(octets))] = chance.randrange(256)
-                        # Nobody knows any more what it says about windows.
-                        client.granted = client.initial_window = client.max_frame_bytes = 2**33
+                        sender.lose_count()
                 sent_bytes += len(octets)
                 cut = chance.randrange(len(octets) + 1) if octets else 0
                 client.send(octets[:cut])
