@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from kvtest.e2e.cluster import Cluster
 from kvtest.e2e.faults import Faults
-from kvtest.e2e.kubernetes import CommandFailedError, JsonObject, eventually
+from kvtest.e2e.kubernetes import eventually
 from kvtest.e2e.release import Release
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer
@@ -19,7 +19,6 @@ from kvtest.e2e.writer import Writer
 pytestmark = pytest.mark.usefixtures("settled")
 
 SETTLE_TIMEOUT_S = 240
-API_SERVER_AWAY_S = 120
 UNTOUCHED_S = 15
 """How long a lost quorum is watched for an operator that does something about it."""
 
@@ -123,22 +122,6 @@ def test_two_operators_that_both_act_and_a_user_of_two_minds(
     assert demo.member_ids() == members
 
 
-def test_two_minutes_without_the_api_server(
-    demo: Cluster, faults: Faults, release: Release, writer: Writer, checked: None, timeline: Timeline
-):
-    members, before = demo.member_ids(), uids(demo)
-    with timeline.step(f"API server frozen for {API_SERVER_AWAY_S} s") as step_notes:
-        with faults.frozen_api_server():
-            time.sleep(API_SERVER_AWAY_S)
-        eventually("the API server answers", lambda: uids(demo) == before, 60)
-        step_notes.append(notes(writer))
-    with timeline.step("... and the operators act again"):
-        eventually("an operator leads", lambda: is_renewed(release), 120)
-        demo.wait_settled(3, SETTLE_TIMEOUT_S)
-    assert demo.member_ids() == members
-    assert uids(demo) == before, "no pod was made anew"
-
-
 def test_nodes_stopped_one_after_another(
     demo: Cluster, faults: Faults, safe_node: str, writer: Writer, checked: None, timeline: Timeline
 ):
@@ -187,25 +170,6 @@ def test_a_lost_quorum_is_left_alone_until_the_user_says_from_where_to_go_on(
     writer.assert_nothing_lost()
 
 
-def test_all_nodes_restarted_at_once(demo: Cluster, faults: Faults, writer: Writer, timeline: Timeline):
-    """The writer goes down with them, so what it wrote is counted instead."""
-    writer.assert_writes()
-    written, members = writer.progress().acknowledged, demo.member_ids()
-    nodes = [node["metadata"]["name"] for node in demo.kubernetes.list("nodes")]
-    with timeline.step(f"{len(nodes)} nodes stopped at once and started, all back") as step_notes:
-        for node in nodes:
-            faults.stop_node(node)
-        for node in nodes:
-            faults.start_node(node)
-        eventually("members answer", lambda: demo.member_ids() == members, SETTLE_TIMEOUT_S)
-        demo.wait_settled(3, SETTLE_TIMEOUT_S)
-        kept = int(
-            demo.etcdctl("get", "writer/", "--prefix", "--count-only", "-w", "fields").split('Count" : ')[1]
-        )
-        assert kept >= written
-        step_notes.append(f"{kept} writes kept of {written} or more")
-
-
 def annotate(cluster: Cluster, name: str, value: str) -> None:
     cluster.kubernetes.kubectl(
         "annotate", "--overwrite", f"kvcluster/{cluster.name}", f"kvcluster.dev/{name}={value}"
@@ -218,16 +182,6 @@ def ids(cluster: Cluster) -> set[str]:
 
 def uids(cluster: Cluster) -> set[str]:
     return {pod["metadata"]["uid"] for pod in cluster.pods().values()}
-
-
-def is_renewed(release: Release) -> bool:
-    """Whether the Lease was renewed in the last few seconds; the lab's clock is that of the test."""
-    try:
-        lease: JsonObject = release.kubernetes.get("lease", "kvcluster")["spec"]
-    except CommandFailedError:
-        return False
-    renewed_s = time.mktime(time.strptime(lease["renewTime"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
-    return bool(lease.get("holderIdentity")) and time.time() - renewed_s < 5
 
 
 def is_node_ready(cluster: Cluster, name: str) -> bool:
