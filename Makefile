@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: compiled demo test sim mutants failpoints lint format compat chaos e2e bench overload lock clean
+.PHONY: compiled demo test sim mutants failpoints lint format compat chaos e2e fire bench overload lock clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -55,6 +55,9 @@ chaos: compiled ## real members in network namespaces under faults; MINUTES, MEM
 
 e2e: $(VENV)/.installed ## on a Kubernetes of three nodes, booted here, or on that of KUBECONFIG
 	tests/e2e/run
+
+fire: $(VENV)/.installed ## the operator, nodes and a quorum killed in that Kubernetes
+	E2E_TESTS=tests/e2e/fire tests/e2e/run
 
 bench: compiled ## against etcd, on 127.0.0.1, in ten minutes; BENCH=full: up to 1,000,000 keys, in an hour
 	tests/kube/kube build etcd
