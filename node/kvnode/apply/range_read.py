@@ -4,12 +4,13 @@ An answer is put together from the stored records' own bytes; only what must loo
 by value, filtering by creation at an old revision) parses it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from kvnode.apply.ranges import stop_of
+from kvnode.mvcc.key_index import KeyIndex
 from kvnode.mvcc.records import encode_record, parse_record, varint
 from kvnode.mvcc.revision import MAIN_SHIFT
 from kvnode.mvcc.store import Store
@@ -161,8 +162,7 @@ def encode_slice(
     elif stop is not None and stop <= start:
         versions = ()
     elif is_latest:
-        latest = index.latest
-        versions = ((key, latest(key)) for key in index.keys(start, stop))
+        versions = _newest(index, index.keys(start, stop))
     else:
         versions = index.versions_at(start, stop, revision)
     parts: list[bytes] = []
@@ -177,6 +177,13 @@ def encode_slice(
         size_bytes += len(pair)
         last_key = key
     return RangeSlice(b"".join(parts), size, last_key, False)
+
+
+def _newest(index: KeyIndex, keys: Iterable[bytes]) -> Iterator[KeyVersion]:
+    # A function, since mypyc makes lists of generator expressions, and only a page may be wanted.
+    latest = index.latest
+    for key in keys:
+        yield key, latest(key)
 
 
 def _find(store: Store, request: RangeRequest, revision: int | None) -> _Found:
@@ -201,8 +208,7 @@ def _find(store: Store, request: RangeRequest, revision: int | None) -> _Found:
             return _Found([], count, False)
         is_reversed = is_by_key(request) and request.sort_order == _DESCEND
         if revision is None:
-            latest = index.latest
-            versions = ((key, latest(key)) for key in index.keys(start, stop, reverse=is_reversed))
+            versions = _newest(index, index.keys(start, stop, reverse=is_reversed))
         else:
             versions = index.versions_at(start, stop, revision, reverse=is_reversed)
     limit = request.limit
