@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 
 from kvnode.api.gate import Gate, token_of
 from kvnode.api.port import (
@@ -17,6 +17,7 @@ from kvnode.api.port import (
     UnaryMethod,
 )
 from kvnode.api.pushed import PushedCall, PushHandler, Receiver
+from kvnode.api.wrapped_call import WrappedCall
 from kvnode.server.audit_log import HEADER_BYTES, AuditLog, AuditRecord
 from kvnode.status import KvError, StatusCode
 
@@ -109,10 +110,10 @@ def _push(gate: Gate, log: AuditLog, path: str, open_stream: PushHandler) -> Pus
     return open_audited
 
 
-class _AuditedCall:
+class _AuditedCall(WrappedCall[UnaryCall]):
     """A unary call that is told when it ends, however it does."""
 
-    __slots__ = ("_begun_s", "_call", "_callback", "_clock_s", "_gate", "_is_told", "_log", "_path",
+    __slots__ = ("_begun_s", "_callback", "_clock_s", "_gate", "_is_told", "_log", "_path",
                  "_payload", "_user")  # fmt: skip
 
     def __init__(self, gate: Gate, log: AuditLog, path: str, payload: bytes, call: UnaryCall) -> None:
@@ -120,7 +121,7 @@ class _AuditedCall:
         self._log = log
         self._path = path
         self._payload = payload
-        self._call = call
+        super().__init__(call)
         self._callback: Callable[[], object] | None = None
         self._is_told = False
         self._begun_s = time.time()
@@ -128,26 +129,6 @@ class _AuditedCall:
         # Now: what the call does may end the token that it shows.
         self._user = _user_of(gate, call)
         call.on_cancel(self._cancelled)
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._call.metadata
-
-    @property
-    def peer(self) -> str:
-        return self._call.peer
-
-    @property
-    def common_name(self) -> str | None:
-        return self._call.common_name
-
-    @property
-    def deadline_s(self) -> float | None:
-        return self._call.deadline_s
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._call.is_cancelled
 
     def reply(self, payload: bytes) -> None:
         self._tell(StatusCode.OK, payload[:HEADER_BYTES])
@@ -193,36 +174,16 @@ class _AuditedCall:
         )
 
 
-class _AuditedStream:
+class _AuditedStream(WrappedCall[StreamCall]):
     """A stream whose requests are told as they come."""
 
-    __slots__ = ("_call", "_gate", "_log", "_path")
+    __slots__ = ("_gate", "_log", "_path")
 
     def __init__(self, gate: Gate, log: AuditLog, path: str, call: StreamCall) -> None:
         self._gate = gate
         self._log = log
         self._path = path
-        self._call = call
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._call.metadata
-
-    @property
-    def peer(self) -> str:
-        return self._call.peer
-
-    @property
-    def common_name(self) -> str | None:
-        return self._call.common_name
-
-    @property
-    def deadline_s(self) -> float | None:
-        return self._call.deadline_s
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._call.is_cancelled
+        super().__init__(call)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for payload in self._call:

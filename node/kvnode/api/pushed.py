@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from kvnode.api.port import Call, RpcError, StreamCall, StreamHandler
+from kvnode.api.wrapped_call import WrappedCall
 from kvnode.status import KvError, StatusCode
 
 __all__ = ["PushHandler", "PushedCall", "Receiver", "as_handler"]
@@ -81,14 +82,14 @@ def as_handler(open_stream: PushHandler) -> StreamHandler:
     return serve
 
 
-class _PulledCall:
+class _PulledCall(WrappedCall[StreamCall]):
     """``PushedCall`` on top of a ``StreamCall``."""
 
     #: Bytes of messages that may be under way before the next one is read.
     LIMIT_BYTES = 64 * 1024
 
     def __init__(self, call: StreamCall) -> None:
-        self._call = call
+        super().__init__(call)
         self._queue: deque[bytes] = deque()
         self._end: RpcError | None = None
         self._under_way_bytes = 0
@@ -96,26 +97,6 @@ class _PulledCall:
         self._may_read.set()
         self._has_work = asyncio.Event()
         self.is_over = False
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._call.metadata
-
-    @property
-    def peer(self) -> str:
-        return self._call.peer
-
-    @property
-    def common_name(self) -> str | None:
-        return self._call.common_name
-
-    @property
-    def deadline_s(self) -> float | None:
-        return self._call.deadline_s
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._call.is_cancelled
 
     async def read(self, receiver: Receiver) -> None:
         """Hand the client's messages over."""
