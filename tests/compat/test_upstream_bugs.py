@@ -28,6 +28,8 @@ from kvtest.workload import check_kept, equal_hashes, eventually, writing
 
 MakeCluster = Callable[..., ClusterProcesses]
 Metadata = Sequence[tuple[str, str]]
+#: More entries than a leader sends to a member that answers none, if each is proposed alone.
+IN_FLIGHT = 300
 EVERYTHING = {"key": b"\0", "range_end": b"\0"}
 
 
@@ -101,7 +103,8 @@ async def test_14571_a_member_that_begins_with_a_snapshot_knows_users_and_permis
     cluster: MakeCluster,
 ) -> None:
     trio = cluster(3, snapshot_count="10", snapshot_catchup_entries="5")
-    away, there = trio[2], trio[0]
+    there = await asyncio.to_thread(trio.leader)
+    away = (await asyncio.to_thread(trio.followers))[0]
     async with raw(there) as client:
         for method, request in (
             ("UserAdd", pb.AuthUserAddRequest(name="root", password="p")),
@@ -122,8 +125,11 @@ async def test_14571_a_member_that_begins_with_a_snapshot_knows_users_and_permis
         ):
             await call_auth(client, method, request, root)
         user = await token(client, "u")
-        for number in range(60):
-            await client.kv("KV/Put", pb.PutRequest(key=b"k%d" % (number % 9)), user)
+        known = (await client.kv("Maintenance/Status", pb.StatusRequest(), root)).raftIndex
+        async with asyncio.timeout(30.0):
+            while there.compacted_index <= known:
+                for number in range(10):
+                    await client.kv("KV/Put", pb.PutRequest(key=b"k%d" % number), user)
         await asyncio.to_thread(away.restart)
         for _ in range(10):
             await client.kv("KV/Put", pb.PutRequest(key=b"k"), user)
@@ -193,6 +199,7 @@ async def test_15220_progress_never_overtakes_events_of_its_stream(cluster: Make
 
 async def test_15271_a_watch_on_a_member_that_lagged_goes_on_where_it_stood(cluster: MakeCluster) -> None:
     trio = cluster(3, snapshot_count="10", snapshot_catchup_entries="5")
+    leader = await asyncio.to_thread(trio.leader)
     lagging = (await asyncio.to_thread(trio.followers))[0]
     others = [member for member in trio if member is not lagging]
     async with raw(lagging) as client, Client([m.client_url for m in others], timeout_s=10.0) as writer:
@@ -200,10 +207,12 @@ async def test_15271_a_watch_on_a_member_that_lagged_goes_on_where_it_stood(clus
         await stream.create(**EVERYTHING)
         first = (await writer.put("before", "x")).header.revision
         seen = await events_until(stream, first)
+        on_the_way = (await asyncio.to_thread(leader.status)).raftIndex + IN_FLIGHT
         lagging.pause()
-        # More than may be on the way to one member at a time: the rest is gone from the log by then.
-        for number in range(400):
-            last = (await writer.put(f"k{number % 5}", str(number))).header.revision
+        async with asyncio.timeout(30.0):
+            while leader.compacted_index <= on_the_way:
+                for number in range(10):
+                    last = (await writer.put(f"k{number % 5}", str(number))).header.revision
         lagging.resume()
         seen += await events_until(stream, last)
         # Begun before the member has caught up, at a revision that it may not know yet.
@@ -320,7 +329,11 @@ async def test_18667_transactions_that_read_what_is_being_compacted_end_alike_ev
             current = (await client.range("k")).header.revision
             request = pb.TxnRequest()
             request.success.add().request_put.MergeFrom(pb.PutRequest(key=b"written%d" % number))
-            request.success.add().request_range.MergeFrom(pb.RangeRequest(key=b"k", revision=current - 12))
+            # Gone, about to go, and there to stay: only the second depends on who comes first.
+            behind = (20, 12, 2)[number // 3 % 3]
+            request.success.add().request_range.MergeFrom(
+                pb.RangeRequest(key=b"k", revision=current - behind)
+            )
             async with raw(trio[number % 3]) as direct:
                 try:
                     await direct.kv("KV/Txn", request)

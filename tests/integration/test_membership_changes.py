@@ -237,8 +237,13 @@ async def test_a_member_that_was_away_for_long_gets_a_snapshot_under_writes(clus
     async with writing(present) as writers:
         for _ in range(3):
             away.kill()
-            for writer in writers:
-                await writer.more(60)
+            leader = await asyncio.to_thread(trio.leader)
+            known = (await asyncio.to_thread(leader.status)).raftIndex
+
+            def is_let_go(leader: MemberProcess = leader, known: int = known) -> bool:
+                return leader.compacted_index > known
+
+            await eventually(is_let_go, what="the log of the time before it went is gone")
             await asyncio.to_thread(away.restart)
         for writer in writers:
             await writer.more(10)

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -40,6 +41,7 @@ __all__ = [
 START_TIMEOUT_S = 30.0
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.02
+_COMPACTED = re.compile(r"compacted the log up to index (\d+)")
 _LOG_TAIL_LINES = 60
 
 _running: set["MemberProcess"] = set()
@@ -262,6 +264,12 @@ class MemberProcess:
     def log_text(self) -> str:
         """Everything it wrote to stdout and stderr, over all its runs."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    @property
+    def compacted_index(self) -> int:
+        """Up to where it says that its Raft log is gone; 0 before it was compacted for the first time."""
+        found = _COMPACTED.findall(self.log_text)
+        return int(found[-1]) if found else 0
 
     @property
     def log_tail(self) -> str:
