@@ -22,15 +22,16 @@ api/gate api/kv
 apply/applier apply/checks apply/commands apply/range_read apply/writes
 counting
 lease/lessor
-mvcc/events mvcc/key_index mvcc/operations mvcc/records mvcc/revision mvcc/store mvcc/watch mvcc/watchers
+mvcc/events mvcc/key_index mvcc/operations mvcc/records mvcc/revision mvcc/rolling mvcc/store mvcc/watch mvcc/watchers
 raft/follower raft/leader raft/log raft/messages raft/progress raft/quorum raft/raw_node raft/reading
 raft/reads raft/ready raft/replication raft/state raft/step raft/tracker raft/types
 rpc/http2/allowance rpc/http2/calls rpc/http2/connection rpc/http2/deadlines rpc/http2/errors
 rpc/http2/exchanges rpc/http2/frames rpc/http2/header_blocks rpc/http2/incoming rpc/http2/outgoing
 rpc/http2/pings rpc/http2/pushed rpc/http2/requests rpc/http2/server rpc/http2/settings rpc/http2/stream
-server/driver server/effects server/proposals server/reads server/replica server/upkeep
+server/driver server/effects server/peer_side server/proposals server/reads server/replica
+server/storage_thread server/upkeep
 storage/keyspace storage/leveldb storage/log_store
-transport/codec transport/frames transport/peers
+transport/codec transport/connection transport/frames transport/link transport/listener transport/peers
 """.split()  # noqa: SIM905 - shorter than a list
 
 

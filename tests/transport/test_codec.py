@@ -29,7 +29,9 @@ def append_entries(draw: st.DrawFn) -> m.AppendEntries:
     entries = tuple(
         Entry(term, prev_index + 1 + offset, kind, body) for offset, (term, kind, body) in enumerate(parts)
     )
-    return m.AppendEntries(draw(ids), draw(ids), draw(u64), prev_index, draw(u64), draw(u64), entries)
+    return m.AppendEntries(
+        draw(ids), draw(ids), draw(u64), prev_index, draw(u64), draw(u64), entries, draw(st.booleans())
+    )
 
 
 messages = st.one_of(

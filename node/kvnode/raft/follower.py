@@ -67,7 +67,8 @@ def handle_append(state: RaftState, message: AppendEntries) -> None:
         entries = entries[log.commit_index - prev_index :]
         prev_index = log.commit_index
         if not entries:
-            _accept(state, message, prev_index)
+            if not message.is_notice:
+                _accept(state, message, prev_index)
             return
     elif not log.matches(prev_index, message.prev_term):
         _reject(state, message)
@@ -78,7 +79,8 @@ def handle_append(state: RaftState, message: AppendEntries) -> None:
             state.events.append(TruncatedLog(*dropped))
     last_new = prev_index + len(entries)
     log.commit_to(min(message.leader_commit, last_new))
-    _accept(state, message, last_new)
+    if not message.is_notice:
+        _accept(state, message, last_new)
 
 
 def _accept(state: RaftState, message: AppendEntries, index: Index) -> None:

@@ -45,6 +45,7 @@ def step(state: RaftState, message: Message) -> None:
     elif isinstance(message, HeartbeatResponse):
         _handle_heartbeat_response(state, message)
     elif isinstance(message, ReadIndexRequest):
+        _await(state, message.from_id, state.log.commit_index)
         reading.start(state, ReadRequest(message.from_id, message.context))
     elif isinstance(message, Propose | ProposeConfChange):
         _handle_proposal(state, message)
@@ -206,10 +207,19 @@ def _handle_proposal(state: RaftState, message: Propose | ProposeConfChange) -> 
             propose(state, message.datas)
         else:
             propose_conf_change(state, message.change)
+        _await(state, message.from_id, state.log.last_index)
     except ProposalDroppedError as error:
         state.events.append(ProposalDropped(message.from_id, error.reason))
     except RaftError as error:
         state.events.append(ProposalDropped(message.from_id, str(error)))
+
+
+def _await(state: RaftState, member_id: MemberId, index: int) -> None:
+    """Take note that a client of ``member_id`` is answered once that member has applied ``index``."""
+    progress = state.tracker.progress.get(member_id)
+    if progress is not None:
+        progress.awaited_index = max(progress.awaited_index, index)
+        state.dirty = True
 
 
 def transfer_leadership(state: RaftState, target: MemberId) -> None:

@@ -31,7 +31,8 @@ __all__ = [
 class AppendEntries(NamedTuple):
     """Leader to member: ``entries`` follow directly on entry ``prev_index`` of ``prev_term``.
 
-    Without entries it probes where the logs agree, or passes on a new commit index.
+    Without entries it probes where the logs agree, or is a notice of a new commit index.  A notice wants no
+    answer, unless the logs differ: what the member holds is known, or its answer is on the way.
     """
 
     from_id: MemberId
@@ -41,6 +42,7 @@ class AppendEntries(NamedTuple):
     prev_term: Term
     leader_commit: Index
     entries: tuple[Entry, ...]
+    is_notice: bool = False
 
 
 class AppendEntriesResponse(NamedTuple):

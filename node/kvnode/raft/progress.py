@@ -63,6 +63,7 @@ class Progress:
     """One member as its leader sees it; plain mutable fields, since every message touches them."""
 
     __slots__ = (
+        "awaited_index",
         "check_loss",
         "inflights",
         "is_learner",
@@ -90,6 +91,8 @@ class Progress:
         """SNAPSHOT: the index of the snapshot that was asked for; otherwise 0."""
         self.sent_commit: Index = 0
         """The newest commit index that was sent."""
+        self.awaited_index: Index = 0
+        """Up to where clients of the member wait for the commit index."""
         self.check_loss = False
         """A heartbeat has gone out since answers were last compared with what was sent."""
         self.inflights = inflights

@@ -156,6 +156,17 @@ class RawNode:
         """Say that the process of ``member_id`` has ended: if it led, this member campaigns soon."""
         election.leader_gone(self._state, member_id)
 
+    def hold_notices(self, *, holds: bool) -> None:
+        """Say whether a new commit index may wait for entries that are expected to follow soon.
+
+        As leader: where no client of a member waits for it, the index then travels with the next entries,
+        which saves each member a message and a turn.  Its heartbeats tell it in any case.
+        """
+        state = self._state
+        state.holds_notices = holds
+        if state.has_held_notices and not holds:
+            state.dirty = True
+
     def report_fitness(self, *, is_fit: bool) -> None:
         """Say whether this member may lead; at first it may.
 
@@ -304,6 +315,16 @@ class RawNode:
     @property
     def last_index(self) -> Index:
         return self._state.log.last_index
+
+    @property
+    def holds_notices(self) -> bool:
+        """What ``hold_notices`` was told last."""
+        return self._state.holds_notices
+
+    @property
+    def has_held_notices(self) -> bool:
+        """Whether a commit index waits for entries to go with."""
+        return self._state.has_held_notices
 
     @property
     def pending_snapshot(self) -> SnapshotMetadata | None:

@@ -25,7 +25,7 @@ __all__ = [
 
 def flush(state: RaftState) -> None:
     """Send every member what it lacks and may get now."""
-    state.dirty = False
+    state.dirty = state.has_held_notices = False
     if state.reads.has_unsent():
         _send_heartbeats(state, voters_only=True)
     last_index = state.log.last_index
@@ -33,11 +33,15 @@ def flush(state: RaftState) -> None:
     for to_id, progress in state.tracker.peers:
         if (
             progress.next_index <= last_index
-            or progress.sent_commit < commit_index
             # A probe without entries may have been lost too: where the logs agree is still unknown.
             or (progress.state is ProgressState.PROBE and progress.match_index < last_index)
         ):
             send_appends(state, to_id, progress)
+        elif progress.sent_commit < commit_index:
+            if state.holds_notices and progress.sent_commit >= min(progress.awaited_index, commit_index):
+                state.has_held_notices = True
+            else:
+                send_appends(state, to_id, progress)
 
 
 def send_appends(state: RaftState, to_id: MemberId, progress: Progress) -> None:
@@ -68,11 +72,22 @@ def send_append(state: RaftState, to_id: MemberId, progress: Progress, *, with_e
         _request_snapshot(state, to_id, progress)
         return False
     commit_index = announced_commit(state)
+    is_replicating = progress.state is ProgressState.REPLICATE
+    is_notice = is_replicating and with_entries and not entries
     state.messages.append(
-        AppendEntries(state.member_id, to_id, state.term, next_index - 1, prev_term, commit_index, entries)
+        AppendEntries(
+            state.member_id,
+            to_id,
+            state.term,
+            next_index - 1,
+            prev_term,
+            commit_index,
+            entries,
+            is_notice,
+        )
     )
     progress.sent_commit = commit_index
-    if progress.state is ProgressState.REPLICATE:
+    if is_replicating:
         if entries:
             progress.next_index = next_index + len(entries)
             progress.inflights.add(progress.next_index - 1, size_bytes)

@@ -35,7 +35,9 @@ class RaftState:
         "election_elapsed_ticks",
         "events",
         "handover_pause_ticks",
+        "has_held_notices",
         "heartbeat_elapsed_ticks",
+        "holds_notices",
         "is_fit",
         "is_leaving",
         "is_replaced",
@@ -86,6 +88,9 @@ class RaftState:
         # From here on, only a leader's values mean anything.
         self.dirty = False
         """There may be something to send to a peer: entries, a commit index, a read round."""
+        self.holds_notices = False
+        """A new commit index waits for the entries that go out next, where nobody waits for it."""
+        self.has_held_notices = False
         self.term_start_index: Index = 0
         """The first entry of this term: all entries from here on are of this term."""
         self.pending_conf_index: Index = 0
@@ -157,7 +162,7 @@ class RaftState:
         self.heartbeat_elapsed_ticks = 0
         self.reset_election_deadline()
         self.tracker.reset(self.log.last_index)
-        self.dirty = False
+        self.dirty = self.holds_notices = self.has_held_notices = False
         self.term_start_index = 0
         self.pending_conf_index = 0
         self.lead_transferee = NO_MEMBER

@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 #: Passes over the core within one turn; more wait for the next, so that sockets are served.
 PASSES_PER_TURN = 4
 
+#: For this long, a leader keeps a new commit index from members where nobody waits for it, if the last one
+#: was followed by entries as soon: they take it along.  A watcher there hears of a write later by that.
+NOTICE_WAIT_S = 0.001
+
 
 class DriverHooks(Protocol):
     """What the member wants to hear; all calls are made in the event loop's thread."""
@@ -90,6 +94,10 @@ class Driver:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._is_scheduled = False
         self._is_running = False
+        self._last_index: Index = 0
+        self._commit_index: Index = 0
+        self._committed_s = 0.0
+        self._notice_handle: asyncio.TimerHandle | None = None
         #: Where the state of a snapshot lies that the core is about to accept.
         self.staged_generation: str | None = None
 
@@ -104,8 +112,9 @@ class Driver:
     def stop(self) -> None:
         """Take no further turn.  A disk write that was begun is not waited for."""
         self._is_running = False
-        if self._tick_handle is not None:
-            self._tick_handle.cancel()
+        for handle in (self._tick_handle, self._notice_handle):
+            if handle is not None:
+                handle.cancel()
 
     def wake(self) -> None:
         """Take a turn once the sockets that are readable now have been read."""
@@ -153,7 +162,11 @@ class Driver:
 
     def _take_turn(self) -> None:
         node = self.replica.node
-        self._requests.begin(self._loop.time())
+        now_s = self._loop.time()
+        self._requests.begin(now_s)
+        if node.last_index > self._last_index:
+            self._last_index = node.last_index
+            node.hold_notices(holds=now_s - self._committed_s <= NOTICE_WAIT_S)
         for _ in range(PASSES_PER_TURN):
             if not node.has_ready():
                 break
@@ -163,9 +176,25 @@ class Driver:
                 has_applied = has_applied or type(effect) is Apply
             if has_applied:
                 break
+        if node.commit_index > self._commit_index:
+            self._commit_index, self._committed_s = node.commit_index, now_s
+            if node.has_held_notices and self._notice_handle is None:
+                self._notice_handle = self._loop.call_later(NOTICE_WAIT_S, self._notice_due)
         self._stats.proposals_pending = len(self._proposals)
         if node.has_ready() or self._reads.ready:
             self.wake()
+
+    def _notice_due(self) -> None:
+        self._notice_handle = None
+        node = self.replica.node
+        if node.has_held_notices:
+            # Nothing has followed the last commit, or what did was committed since and waits for the next.
+            wait_s = self._committed_s + NOTICE_WAIT_S - self._loop.time()
+            if wait_s > 0:
+                self._notice_handle = self._loop.call_later(wait_s, self._notice_due)
+            else:
+                node.hold_notices(holds=False)
+                self.wake()
 
     def _perform(self, effect: Effect) -> None:
         match effect:

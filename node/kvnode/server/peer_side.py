@@ -1,8 +1,8 @@
 """What other members may ask of this one."""
 
 import json
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from kvnode.raft.messages import InstallSnapshot, Message
 from kvnode.raft.storage import GENESIS_INDEX
@@ -73,9 +73,9 @@ class PeerSide:
             }
         ).encode()
 
-    async def handle_call(self, from_id: int, method: str, payload: bytes) -> bytes:
+    def handle_call(self, from_id: int, method: str, payload: bytes) -> Coroutine[Any, Any, bytes]:
         del from_id
-        return await answer_call(self._member, method, payload)
+        return answer_call(self._member, method, payload)
 
     async def receive_snapshot(self, message: InstallSnapshot, chunks: AsyncIterator[bytes]) -> None:
         await self._member.snapshots.receive(message, chunks)

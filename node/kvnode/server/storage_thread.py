@@ -23,8 +23,8 @@ class StorageThread:
         #: Number of the write that is under way; 0: none.  Written by the thread, read by anybody.
         self.job = 0
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name=name, daemon=True)
+        self._worker.start()
 
     def submit(
         self, work: Callable[[], object], done: Callable[[object], None], *, is_write: bool = True
@@ -54,7 +54,7 @@ class StorageThread:
     def close(self) -> None:
         """Finish the jobs that are queued, then end; blocks until then."""
         self._jobs.put(None)
-        self._thread.join()
+        self._worker.join()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -2,7 +2,7 @@
 
 A message is ``tag u8 | from u64 | to u64 | term u64`` and then the fields of its type, all
 big-endian; entries follow one another as ``term u64 | kind u8 | length u32 | data``, their
-indexes counting up from ``prev_index + 1``.
+indexes counting up from ``prev_index + 1``.  A notice has a tag of its own.
 """
 
 import struct
@@ -74,7 +74,7 @@ def encode_message(message: Message) -> bytes:
     """Return the bytes of ``message``."""
     if isinstance(message, AppendEntries):
         parts = [
-            _HEAD.pack(1, message.from_id, message.to_id, message.term),
+            _HEAD.pack(14 if message.is_notice else 1, message.from_id, message.to_id, message.term),
             _APPEND.pack(message.prev_index, message.prev_term, message.leader_commit, len(message.entries)),
         ]
         for entry in message.entries:
@@ -134,8 +134,8 @@ def decode_message(data: bytes) -> Message:
 def _decode(data: bytes) -> Message:
     tag, sender, receiver, term = _HEAD.unpack_from(data, 0)
     at = _HEAD.size
-    if tag == 1:
-        return _decode_append(data, sender, receiver, term)
+    if tag in (1, 14):
+        return _decode_append(data, sender, receiver, term, is_notice=tag == 14)
     match tag:
         case 2:
             return AppendEntriesResponse(sender, receiver, term, *_APPEND_RESPONSE.unpack_from(data, at))
@@ -166,7 +166,9 @@ def _decode(data: bytes) -> Message:
     raise MessageError(f"unknown message tag {tag}")
 
 
-def _decode_append(data: bytes, sender: MemberId, receiver: MemberId, term: int) -> AppendEntries:
+def _decode_append(
+    data: bytes, sender: MemberId, receiver: MemberId, term: int, *, is_notice: bool
+) -> AppendEntries:
     prev_index, prev_term, leader_commit, count = _APPEND.unpack_from(data, _HEAD.size)
     at = _HEAD.size + _APPEND.size
     entries = []
@@ -178,7 +180,9 @@ def _decode_append(data: bytes, sender: MemberId, receiver: MemberId, term: int)
             raise MessageError("entry runs past the end of its message")
         entries.append(Entry(entry_term, index, _KINDS[kind], data[at:end]))
         at = end
-    return AppendEntries(sender, receiver, term, prev_index, prev_term, leader_commit, tuple(entries))
+    return AppendEntries(
+        sender, receiver, term, prev_index, prev_term, leader_commit, tuple(entries), is_notice
+    )
 
 
 def _decode_datas(data: bytes, at: int) -> tuple[bytes, ...]:

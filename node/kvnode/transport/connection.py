@@ -23,8 +23,11 @@ USER_TIMEOUT_MS = 5_000
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", 18)
 
 
-class PeerConnection(asyncio.Protocol):
-    """Frames over one TCP or TLS connection, either side."""
+class PeerConnection:
+    """Frames over one TCP or TLS connection, either side.
+
+    An ``asyncio.Protocol`` in all but name: a compiled class can't have an interpreted base.
+    """
 
     def __init__(
         self,
@@ -76,6 +79,9 @@ class PeerConnection(asyncio.Protocol):
                     return
         except FrameError:
             self.abort()
+
+    def eof_received(self) -> bool | None:
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -139,11 +145,14 @@ async def dial(
         if parts.scheme in ("unix", "unixs"):
             path = parts.netloc + parts.path
             _, connection = await loop.create_unix_connection(
-                make, path, ssl=context if secure else None, server_hostname="localhost" if secure else None
+                make,  # type: ignore[type-var]  # a protocol by its methods
+                path,
+                ssl=context if secure else None,
+                server_hostname="localhost" if secure else None,
             )
         else:
             _, connection = await loop.create_connection(
-                make,
+                make,  # type: ignore[type-var]
                 parts.hostname or "localhost",
                 parts.port or 0,
                 ssl=context if secure else None,

@@ -55,6 +55,9 @@ class FrameType(IntEnum):
     SNAPSHOT_DONE = 10
 
 
+_KINDS = {int(kind): kind for kind in FrameType}
+
+
 class FrameError(Exception):
     """The peer sent bytes that are no frame; the connection can't be used further."""
 
@@ -98,10 +101,9 @@ class FrameReader:
                 payload = bytes(memoryview(buffer)[position + 8 : end])
                 if zlib.crc32(payload) != checksum:
                     raise FrameError("frame checksum does not match")
-                try:
-                    kind = FrameType(payload[0])
-                except ValueError as error:
-                    raise FrameError(f"unknown frame type {payload[0]}") from error
+                kind = _KINDS.get(payload[0])
+                if kind is None:
+                    raise FrameError(f"unknown frame type {payload[0]}")
                 position = end
                 yield kind, payload[1:]
         finally:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -85,6 +85,26 @@ class _Inbound:
         self.tasks: set[asyncio.Task[None]] = set()
 
 
+class _Chunks:
+    """The data of a snapshot as they come in; the sender has to pause while many wait."""
+
+    def __init__(self, connection: PeerConnection, queue: "asyncio.Queue[bytes | None]") -> None:
+        self._connection = connection
+        self._queue = queue
+
+    def __aiter__(self) -> "_Chunks":
+        return self
+
+    async def __anext__(self) -> bytes:
+        queue, connection = self._queue, self._connection
+        if queue.qsize() < SNAPSHOT_QUEUE_CHUNKS and not connection.is_closed:
+            connection.transport.resume_reading()
+        chunk = await queue.get()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+
 class PeerListener:
     """Serves the peer URLs for one member."""
 
@@ -107,7 +127,8 @@ class PeerListener:
                 context = ReloadingContext(self._tls).context
             create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
             try:
-                self._servers.append(await create(self._connection, sock=sock, ssl=context))
+                # A protocol by its methods, see PeerConnection.
+                self._servers.append(await create(self._connection, sock=sock, ssl=context))  # type: ignore[arg-type]
             except OSError as error:
                 raise OSError(error.errno, error.strerror, url) from error
             log.info("serving peer traffic", extra={"address": url.partition("://")[2]})
@@ -308,14 +329,8 @@ class PeerListener:
     async def _receive(
         self, connection: PeerConnection, queue: "asyncio.Queue[bytes | None]", message: InstallSnapshot
     ) -> None:
-        async def chunks() -> AsyncIterator[bytes]:
-            while (chunk := await queue.get()) is not None:
-                yield chunk
-                if queue.qsize() < SNAPSHOT_QUEUE_CHUNKS and not connection.is_closed:
-                    connection.transport.resume_reading()
-
         try:
-            await self._handler.receive_snapshot(message, chunks())
+            await self._handler.receive_snapshot(message, _Chunks(connection, queue))
             answer = b""
         except asyncio.CancelledError:
             raise

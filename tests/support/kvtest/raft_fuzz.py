@@ -68,6 +68,7 @@ class RaftFuzz:
             (self._campaign, 0.2 * plan.unrest),
             (self._unreachable, 0.3),
             (self._gone, 0.3),
+            (self._hold_notices, 2),
         ] + ([(self._conf_change, 0.8)] if plan.conf_changes else [])
 
     def run(self) -> None:
@@ -146,6 +147,11 @@ class RaftFuzz:
             )
         self.counts["crashes"] += 1
 
+    def _hold_notices(self) -> None:
+        number = self._some()
+        if number is not None:
+            self.world[number].hold_notices(holds=self.rng.random() < 0.7)
+
     def _restart(self) -> None:
         down = [member.id for member in self.world.members.values() if member.node is None]
         if down:
@@ -211,6 +217,7 @@ class RaftFuzz:
         for member in world.members.values():
             if member.node is None:
                 world.restart(member.id)
+            member.running.hold_notices(holds=False)
         for _ in range(300):
             world.run(1)
             if self._works_again():

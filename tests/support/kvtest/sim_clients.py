@@ -359,14 +359,19 @@ class SimClients:
         """Log what is left of some leases, as a leader does now and then and before it hands over."""
         world = self._world
         for process in world.up():
-            if process.node.role is not Role.LEADER:
-                continue
-            left = process.applier.lessor.checkpoints(process.now_s())
-            if left:
-                # The shortest remainders matter soonest.
-                left.sort(key=lambda each: each[1])
-                chosen = left[:10] if world.rng.random() < 0.5 else world.rng.sample(left, min(len(left), 10))
-                world.guarded(process, partial(self._log_checkpoint, process, chosen, _ignore))
+            world.guarded(process, partial(self._checkpoint, process))
+
+    def _checkpoint(self, process: Process) -> None:
+        # All at one moment: what was left before a renewal must not be logged behind it.
+        if process.node.role is not Role.LEADER:
+            return
+        left = process.applier.lessor.checkpoints(process.now_s())
+        if left:
+            # The shortest remainders matter soonest.
+            left.sort(key=lambda each: each[1])
+            rng = self._world.rng
+            chosen = left[:10] if rng.random() < 0.5 else rng.sample(left, min(len(left), 10))
+            self._log_checkpoint(process, chosen, _ignore)
 
     def _log_checkpoint(
         self, process: Process, checkpoints: list[tuple[int, int]], done: Callable[[object], None]

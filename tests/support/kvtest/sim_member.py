@@ -174,6 +174,8 @@ class Process:
         if self._disk_watch.look([self.write_job], elapsed_s):
             self.node.report_fitness(is_fit=not self._disk_watch.is_stalled)
         self.replica.tick()
+        # The driver lets them go much sooner.
+        self.node.hold_notices(holds=False)
         self._leads_with_quorum()
         self.proposals.expire(now_s)
         self.reads.expire(now_s)
@@ -189,6 +191,7 @@ class Process:
     def turn(self) -> None:
         """Carry out all that the core wants done now."""
         self.requests.begin(self.now_s())
+        self.node.hold_notices(holds=self.node.last_index % 3 != 0)
         for effect in self.replica.effects():
             self.outside.may_crash(self)
             self.perform(effect)
