@@ -22,7 +22,8 @@ api/gate api/kv
 apply/applier apply/checks apply/commands apply/range_read apply/writes
 counting
 lease/lessor
-mvcc/events mvcc/key_index mvcc/operations mvcc/records mvcc/revision mvcc/rolling mvcc/store mvcc/watch mvcc/watchers
+mvcc/events mvcc/key_index mvcc/operations mvcc/records mvcc/revision mvcc/rolling
+mvcc/store mvcc/watch mvcc/watchers
 raft/follower raft/leader raft/log raft/messages raft/progress raft/quorum raft/raw_node raft/reading
 raft/reads raft/ready raft/replication raft/state raft/step raft/tracker raft/types
 rpc/http2/allowance rpc/http2/calls rpc/http2/connection rpc/http2/deadlines rpc/http2/errors

@@ -268,6 +268,16 @@ def test_a_leader_that_hands_over_tells_what_is_left_of_each_lease_rounded_up():
     assert world.lessor.checkpoints(12.0) == [(2, 14), (3, 3588)]
 
 
+def test_what_is_left_of_some_leases_is_told_as_of_now_without_those_renewed_or_revoked():
+    world = World(10, 20, 30, 40)
+    world.lessor.promote(0.0, 0.0)
+    asked = [lease_id for lease_id, _ in world.lessor.checkpoints(5.0)]
+    world.lessor.renew(2, 5.5)
+    world.revoke(3)
+    assert world.lessor.checkpoints(5.5, asked) == [(1, 5), (4, 35)]
+    assert world.lessor.checkpoints(5.5, [4]) == [(4, 35)]
+
+
 def test_a_lease_is_known_to_have_a_checkpoint_from_when_it_is_on_its_way_until_one_of_zero():
     world = World(1000)
     world.lessor.promote(0.0, 0.0)

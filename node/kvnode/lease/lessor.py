@@ -296,17 +296,23 @@ class Lessor:
                 due.append((lease.id, math.ceil(lease.expiry_s - now_s)))
         return due
 
-    def checkpoints(self, now_s: float) -> list[tuple[int, int]]:
-        """Return (lease, seconds left, rounded up) of all that have less than their TTL left.
+    def checkpoints(self, now_s: float, lease_ids: Iterable[int] | None = None) -> list[tuple[int, int]]:
+        """Return (lease, seconds left, rounded up) of all, or of some, that have less than their TTL left.
 
-        For a leader that hands over and still can tell; used as ``checkpoints_due``.
+        For a leader that hands over and still can tell.  To be proposed at once, as ``checkpoints_due``: an
+        old remainder behind a renewal would let the next leader end a lease that was promised for longer.
         """
         if not self._is_primary:
             return []
         self._start_fresh(now_s)
+        some = (
+            self._leases.values()
+            if lease_ids is None
+            else [self._leases[lease_id] for lease_id in lease_ids if lease_id in self._leases]
+        )
         left = [
             (lease.id, math.ceil(lease.expiry_s - now_s), lease.ttl_s)
-            for lease in self._leases.values()
+            for lease in some
             if lease.expiry_s is not None and lease.expiry_s > now_s
         ]
         return [(lease_id, remaining_s) for lease_id, remaining_s, ttl_s in left if remaining_s < ttl_s]

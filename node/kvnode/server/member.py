@@ -361,11 +361,14 @@ class Member:
         """Let the next leader know how much is left of each lease, if that can be said quickly."""
         if not self.config.lease_checkpoint:
             return
-        checkpoints = self.applier.lessor.checkpoints(self.now_s())
+        lessor = self.applier.lessor
+        lease_ids = [lease_id for lease_id, _ in lessor.checkpoints(self.now_s())]
         with contextlib.suppress(TimeoutError, KvError):
             async with asyncio.timeout(CHECKPOINT_S):
-                for start in range(0, len(checkpoints), CHECKPOINT_BATCH):
-                    await self.checkpoint_leases(checkpoints[start : start + CHECKPOINT_BATCH])
+                for start in range(0, len(lease_ids), CHECKPOINT_BATCH):
+                    # Leases are renewed while a batch is on its way: what is left is what is left now.
+                    batch = lease_ids[start : start + CHECKPOINT_BATCH]
+                    await self.checkpoint_leases(lessor.checkpoints(self.now_s(), batch))
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline_s = self.now_s() + timeout_s
