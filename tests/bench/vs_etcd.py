@@ -42,6 +42,7 @@ PLAIN_ROWS = {
     "range linearizable, 100 clients": "--conns=10 --clients=100 range foo --total=40000",
     "range linearizable, 1000 clients": "--conns=100 --clients=1000 range foo --total=40000",
     "range serializable, 100 clients": "--conns=10 --clients=100 range foo --consistency=s --total=60000",
+    "list of 500 keys, 20 clients": "--conns=10 --clients=20 range \x01 \udcff --limit=500 --total=1500",
     "txn of 4 puts, 100 clients": f"--conns=10 --clients=100 {_TXN_PUT} --total=8000",
     "txn mixed, 100 clients": f"--conns=10 --clients=100 {_TXN_MIXED} --total=12000",
     "lease keep-alive, 100 clients": "--conns=10 --clients=100 lease-keepalive --total=20000",
