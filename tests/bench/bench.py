@@ -8,7 +8,8 @@ results.svg.  --readme also puts the tables into README.md, between its marks, a
 shows it.
 
 One part alone: ``--sweeps keys``; only with so many: ``--sweeps keys --at 1000000``.  With --keep the files
-keep what other sweeps measured before, so that the whole can be made part by part.
+keep what other sweeps measured before, so that the whole can be made part by part: at last
+``--sweeps= --keep --readme``.
 
 Needs what ``tests/kube/kube build`` compiles.  All traffic stays on 127.0.0.1.
 """
@@ -75,6 +76,8 @@ async def measure(
 
 def kept(out: Path, names: list[str]) -> report.Results:
     """Return what sweeps other than these have measured before."""
+    if not (out / "results.json").exists():
+        return {server: [] for server in SERVERS}
     before, _ = report.read(out / "results.json")
     anew = {SWEEPS[name].title for name in names}
     return {server: [point for point in before[server] if point.sweep not in anew] for server in SERVERS}
@@ -127,6 +130,7 @@ def main() -> None:
         sizes = replace(sizes, load_s=given.load_s)
     results: report.Results = kept(given.out, names) if given.keep else {server: [] for server in SERVERS}
     uvloop.run(measure(names, sizes, results, given.out, about))
+    report.write(results, given.out, about)
     report.plot(results, given.out / "results.svg")
     tables = (given.out / "results.md").read_text()
     if not given.no_profile:

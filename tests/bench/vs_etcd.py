@@ -9,7 +9,8 @@ its 99th percentile; then memory and the time to the first write.
 
 Puts and ranges also run over TLS: the same once more, with clusters in which
 clients and members, on both sides, show one another certificates made for the
-run (ECDSA P-256, one authority).
+run (ECDSA P-256, one authority).  The tables are also written to vs_etcd.json
+and, as README.md shows them, to vs_etcd.md.
 
 Needs what ``tests/kube/kube build`` compiles.  All traffic stays on 127.0.0.1.
 """
@@ -192,8 +193,7 @@ def main() -> None:
         "--tls", choices=("no", "also", "only"), default="also", help="puts and ranges over it"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of requests")
-    parser.add_argument("--json", type=Path, help="write the table to this file too")
-    parser.add_argument("--markdown", type=Path, help="and to this one as README.md shows it")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "build" / "bench")
     given = parser.parse_args()
     parts = []
     for is_tls, rows in ((False, PLAIN_ROWS), (True, TLS_ROWS)):
@@ -211,10 +211,9 @@ def main() -> None:
                 say(f"round {number + 1} of {given.rounds}, {part.title}: {server}")
                 run_round(part, server, given.members)
     table = [row for part in parts for row in report(part)]
-    if given.json:
-        given.json.write_text(json.dumps(table, indent=1))
-    if given.markdown:
-        given.markdown.write_text(markdown(table))
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "vs_etcd.json").write_text(json.dumps(table, indent=1) + "\n")
+    (given.out / "vs_etcd.md").write_text(markdown(table))
     sys.exit(1 if any(part.results["ours"].failures for part in parts) else 0)
 
 
