@@ -4,7 +4,7 @@ import re
 import shlex
 import subprocess
 
-from servers import PROGRAMS
+from servers import PROGRAMS, Cluster
 
 __all__ = ["FailedError", "measure", "run"]
 
@@ -22,14 +22,14 @@ class FailedError(Exception):
     """The benchmark reported errors, or no rate."""
 
 
-def run(endpoints: str, arguments: str) -> dict[str, float]:
+def run(cluster: Cluster, arguments: str) -> dict[str, float]:
     """Run it once; returns requests per second and the quantiles of their time.
 
     Raises:
         FailedError: requests failed.
     """
     done = subprocess.run(
-        [PROGRAMS / "benchmark", f"--endpoints={endpoints}", *shlex.split(arguments)],
+        [PROGRAMS / "benchmark", *cluster.client_flags, *shlex.split(arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -47,8 +47,8 @@ def run(endpoints: str, arguments: str) -> dict[str, float]:
     }
 
 
-def measure(endpoints: str, name: str, clients: int, duration_s: float) -> dict[str, float]:
+def measure(cluster: Cluster, name: str, clients: int, duration_s: float) -> dict[str, float]:
     """Put or read with so many clients, ten to a connection, for about so long."""
     connections = max(1, clients // 10)
     total = int(duration_s * min(EXPECTED_PER_S, 500 * clients))
-    return run(endpoints, f"--conns={connections} --clients={clients} {_ARGUMENTS[name]} --total={total}")
+    return run(cluster, f"--conns={connections} --clients={clients} {_ARGUMENTS[name]} --total={total}")

@@ -5,6 +5,7 @@ object per request, so the server is what is measured, not its client.
 """
 
 import asyncio
+import ssl
 import struct
 import time
 from collections import deque
@@ -82,8 +83,9 @@ class Stream:
 class Connection(asyncio.Protocol):
     """One connection; requests go out in the order they are made, in one write per turn of the loop."""
 
-    def __init__(self, authority: str) -> None:
+    def __init__(self, authority: str, scheme: str = "http") -> None:
         self._authority = authority
+        self._scheme = scheme
         self._encoder = hpack.Encoder()
         self._decoder = hpack.Decoder(max_header_list_size=1 << 20)
         self._blocks: dict[str, bytes] = {}
@@ -145,7 +147,7 @@ class Connection(asyncio.Protocol):
     def _new_block(self, path: str) -> bytes:
         headers = [
             (":method", "POST"),
-            (":scheme", "http"),
+            (":scheme", self._scheme),
             (":path", path),
             (":authority", self._authority),
             ("content-type", "application/grpc"),
@@ -319,17 +321,22 @@ def _frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
     )
 
 
-async def connect(address: str, count: int = 1) -> list[Connection]:
-    """Open connections to ``host:port``.
+async def connect(
+    address: str, count: int = 1, ssl_context: ssl.SSLContext | None = None
+) -> list[Connection]:
+    """Open connections to ``host:port``, over TLS if there is a context for it.
 
     Raises:
         OSError, LoadError: nobody answers there.
     """
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
+    scheme = "http" if ssl_context is None else "https"
     connections = []
     for _ in range(count):
-        _, connection = await loop.create_connection(lambda: Connection(address), host, int(port))
+        _, connection = await loop.create_connection(
+            lambda: Connection(address, scheme), host, int(port), ssl=ssl_context
+        )
         connections.append(connection)
     async with asyncio.timeout(30):
         for connection in connections:

@@ -4,22 +4,28 @@ import contextlib
 import os
 import shlex
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kvtest.certificates import TestAuthority
 from kvtest.ports import free_ports
+from kvtest.processes import MemberFiles
 
-__all__ = ["PROGRAMS", "SERVERS", "Cluster", "running_cluster"]
+__all__ = ["PROGRAMS", "SERVERS", "Cluster", "MemberEndedError", "running_cluster"]
 
 PROGRAMS = Path(os.environ.get("KUBE_DIR", "/var/tmp/kube")) / "bin"
 SERVERS = {
     "etcd": f"{PROGRAMS}/etcd --log-level error --quota-backend-bytes 8589934592",
     "ours": f"{sys.executable} -m kvnode --log-level error --quota-backend-bytes 8589934592",
 }
-START_TIMEOUT_S = 120
+
+
+class MemberEndedError(Exception):
+    """A member has ended by itself."""
 
 
 @dataclass(slots=True)
@@ -29,7 +35,26 @@ class Cluster:
     commands: list[list[str]]
     endpoints: list[str]
     logs: list[Path]
+    tls: MemberFiles | None = None
     members: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def client_flags(self) -> list[str]:
+        """Return what tells etcd's own clients where the members are and whom to trust."""
+        flags = [f"--endpoints={','.join(self.endpoints)}"]
+        if self.tls is not None:
+            flags += [f"--cacert={self.tls.ca_file}", f"--cert={self.tls.cert_file}"]
+            flags += [f"--key={self.tls.key_file}"]
+        return flags
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return what a client of ours connects with; None: plain text."""
+        if self.tls is None:
+            return None
+        context = ssl.create_default_context(cafile=str(self.tls.ca_file))
+        context.load_cert_chain(self.tls.cert_file, self.tls.key_file)
+        context.set_alpn_protocols(["h2"])
+        return context
 
     def start(self, index: int) -> subprocess.Popen[bytes]:
         """Start a member, for the first time or again."""
@@ -56,40 +81,45 @@ class Cluster:
         return sum(self.cpu_s(index) for index in range(len(self.members)))
 
     def check_alive(self) -> None:
-        """Exit if a member has ended."""
+        """Raise MemberEndedError if a member has ended."""
         for index, member in enumerate(self.members):
             if member.poll() is not None:
-                sys.exit(f"a member has ended; its log ends:\n{self.logs[index].read_text()[-2000:]}")
+                log = self.logs[index].read_text()[-2000:]
+                raise MemberEndedError(f"a member has ended; its log ends:\n{log}")
 
 
 @contextlib.contextmanager
-def running_cluster(command: str, count: int, directory: Path, flags: str = "") -> Iterator[Cluster]:
-    """Start ``count`` members with etcd's flags; they are killed at the end."""
+def running_cluster(
+    command: str, count: int, directory: Path, flags: str = "", *, is_tls: bool = False
+) -> Iterator[Cluster]:
+    """Start ``count`` members with etcd's flags; they are killed at the end.
+
+    With ``is_tls`` clients and members all show certificates of one authority to one another.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    tls = TestAuthority(directory / "tls").issue("bench") if is_tls else None
+    scheme = "http" if tls is None else "https"
     ports = free_ports(2 * count)
-    clients = [f"http://127.0.0.1:{port}" for port in ports[:count]]
-    peers = [f"http://127.0.0.1:{port}" for port in ports[count:]]
+    clients = [f"127.0.0.1:{port}" for port in ports[:count]]
+    peers = [f"{scheme}://127.0.0.1:{port}" for port in ports[count:]]
     initial = ",".join(f"m{index}={url}" for index, url in enumerate(peers))
     commands = []
     for index in range(count):
         own = {
             "name": f"m{index}",
             "data-dir": str(directory / f"m{index}"),
-            "listen-client-urls": clients[index],
-            "advertise-client-urls": clients[index],
+            "listen-client-urls": f"{scheme}://{clients[index]}",
+            "advertise-client-urls": f"{scheme}://{clients[index]}",
             "listen-peer-urls": peers[index],
             "initial-advertise-peer-urls": peers[index],
             "initial-cluster": initial,
             "initial-cluster-state": "new",
             "initial-cluster-token": "bench",
+            **_tls_flags(tls),
         }
         words = [*shlex.split(command), *shlex.split(flags)]
         commands.append([*words, *(f"--{name}={value}" for name, value in own.items())])
-    cluster = Cluster(
-        commands,
-        [url.removeprefix("http://") for url in clients],
-        [directory / f"m{i}.log" for i in range(count)],
-    )
+    cluster = Cluster(commands, clients, [directory / f"m{i}.log" for i in range(count)], tls)
     try:
         for index in range(count):
             cluster.members.append(cluster.start(index))
@@ -99,3 +129,18 @@ def running_cluster(command: str, count: int, directory: Path, flags: str = "") 
             if member.poll() is None:
                 member.send_signal(signal.SIGKILL)
             member.wait()
+
+
+def _tls_flags(tls: MemberFiles | None) -> dict[str, str]:
+    if tls is None:
+        return {}
+    return {
+        f"{prefix}{name}": value
+        for prefix in ("", "peer-")
+        for name, value in (
+            ("cert-file", str(tls.cert_file)),
+            ("key-file", str(tls.key_file)),
+            ("trusted-ca-file", str(tls.ca_file)),
+            ("client-cert-auth", "true"),
+        )
+    }

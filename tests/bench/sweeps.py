@@ -1,14 +1,15 @@
 """What a cluster costs as one thing about it grows: keys, watchers, leases, connections, values, members.
 
-Each sweep is a coroutine that is given a running cluster and yields points: what grew, how far, and what was
-measured there.  Times are in milliseconds, memory in MiB, rates per second.
+Each sweep starts clusters of a server and yields how far the thing has grown and what was measured there.
+Times are in milliseconds unless they are named otherwise, memory in MiB, rates per second.
 """
 
 import asyncio
 import contextlib
 import random
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,8 @@ MIB = 2**20
 _NOISE = random.Random(1).randbytes(4 * MIB)
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One measurement."""
-
-    sweep: str
-    x: int
-    figures: dict[str, float]
+#: How far something has grown, and what was measured there.
+Measured = tuple[int, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +48,7 @@ class Sizes:
     connections: tuple[int, ...] = (10, 100, 1_000)
     values: tuple[int, ...] = (16, 256, 4_096, 65_536, 1_048_576)
     members: tuple[int, ...] = (1, 3, 5)
+    long_work: tuple[int, ...] = (100_000,)
     listed: int = 20_000
     load_s: float = 2.0
 
@@ -61,6 +58,7 @@ FULL = Sizes(
     clients=(1, 10, 30, 100, 300, 1000),
     keys=(1_000, 10_000, 100_000, 1_000_000),
     leases=(1_000, 10_000, 100_000),
+    long_work=(1_000_000,),
     listed=100_000,
     load_s=5.0,
 )
@@ -122,10 +120,23 @@ async def until_ready(cluster: Cluster, index: int = 0) -> None:
         while True:
             cluster.check_alive()
             with contextlib.suppress(OSError, LoadError, TimeoutError):
-                async with connected(cluster.endpoints[index]) as (connection,):
+                async with connected(cluster.endpoints[index], 1, cluster.ssl_context()) as (connection,):
                     await call(connection, KV + "Range", pb.RangeRequest(key=b"a"), 2.0)
                     return
             await asyncio.sleep(0.01)
+
+
+async def restarted(cluster: Cluster, index: int = 0) -> dict[str, float]:
+    """Kill a member, and return how long it takes from its start until it serves."""
+    cluster.kill(index)
+    begun_s = time.perf_counter()
+    cluster.members[index] = cluster.start(index)
+    await until_ready(cluster, index)
+    return {
+        "restart_s": time.perf_counter() - begun_s,
+        "restart_cpu_s": cluster.cpu_s(index),
+        "memory_after_restart_mib": cluster.resident_bytes(index) / MIB,
+    }
 
 
 async def all_ready(cluster: Cluster) -> None:
@@ -134,9 +145,11 @@ async def all_ready(cluster: Cluster) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(endpoint: str, count: int = 1) -> AsyncIterator[list[Connection]]:
+async def connected(
+    endpoint: str, count: int = 1, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[list[Connection]]:
     """Open connections, and close them at the end."""
-    connections = await connect(endpoint, count)
+    connections = await connect(endpoint, count, ssl_context)
     try:
         yield connections
     finally:
@@ -209,29 +222,43 @@ BOTH = ("put", "range")
 # Sweeps.
 
 
-async def clients(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
-    """Three members; clients as many as x, with etcd's benchmark and with our own load."""
+async def _etcd_clients(
+    command: str, directory: Path, sizes: Sizes, is_tls: bool
+) -> AsyncGenerator[Measured, None]:
+    with running_cluster(command, 3, directory, is_tls=is_tls) as cluster:
+        await all_ready(cluster)
+        for count in sizes.clients:
+            figures: dict[str, float] = {}
+            for name in BOTH:
+                measured = await asyncio.to_thread(etcd_benchmark.measure, cluster, name, count, sizes.load_s)
+                figures |= prefixed(name, measured)
+            yield count, figures
+
+
+def clients(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
+    """Three members; clients as many as x, which etcd's benchmark plays."""
+    return _etcd_clients(command, directory, sizes, is_tls=False)
+
+
+def clients_over_tls(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
+    """The same with TLS, for clients and between members."""
+    return _etcd_clients(command, directory, sizes, is_tls=True)
+
+
+async def clients_own_load(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
+    """Three members; clients as many as x, which cost less than etcd's, all at the leader."""
     with running_cluster(command, 3, directory) as cluster:
         await all_ready(cluster)
         leader = await leader_of(cluster)
-        endpoints = ",".join(cluster.endpoints)
-        for count in sizes.clients:
-            figures: dict[str, float] = {}
-            for name in ("put", "range"):
-                measured = await asyncio.to_thread(
-                    etcd_benchmark.measure, endpoints, name, count, sizes.load_s
-                )
-                figures |= prefixed(name, measured)
-            yield Point("clients, etcd's benchmark", count, figures)
         for count in sizes.clients:
             async with connected(cluster.endpoints[leader], min(count, 100)) as opened:
                 figures = await measured_load(
                     cluster, opened, BOTH, reads_and_writes(100_000), clients=count, duration_s=sizes.load_s
                 )
-            yield Point("clients, own load", count, figures)
+            yield count, figures
 
 
-async def keys(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
+async def keys(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
     """One member; as many keys as x, of 64 bytes, with values of 256."""
     with running_cluster(command, 1, directory) as cluster:
         await until_ready(cluster)
@@ -256,17 +283,11 @@ async def keys(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Poi
                     )
                     figures[f"{name}_ms"] = load.quantile_s(0.5) * 1e3
                 figures["memory_mib"] = cluster.resident_bytes() / MIB
-            cluster.kill(0)
-            begun_s = time.perf_counter()
-            cluster.members[0] = cluster.start(0)
-            await until_ready(cluster)
-            figures["restart_s"] = time.perf_counter() - begun_s
-            figures["restart_cpu_s"] = cluster.cpu_s()
-            figures["memory_after_restart_mib"] = cluster.resident_bytes() / MIB
-            yield Point("keys", count, figures)
+            figures |= await restarted(cluster)
+            yield count, figures
 
 
-async def values(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
+async def values(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
     """One member; values of x bytes."""
     with running_cluster(command, 1, directory) as cluster:
         await until_ready(cluster)
@@ -291,10 +312,11 @@ async def values(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[P
             for name in BOTH:
                 figures[f"{name}_mib_per_s"] = figures[f"{name}_per_s"] * size / MIB
             figures["memory_mib"] = cluster.resident_bytes() / MIB
-            yield Point("value bytes", size, figures)
+            figures |= await restarted(cluster)
+            yield size, figures
 
 
-async def members(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
+async def members(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
     """As many members as x; 100 clients."""
     for count in sizes.members:
         begun_s = time.perf_counter()
@@ -308,10 +330,12 @@ async def members(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[
                     cluster, opened, BOTH, reads_and_writes(10_000), clients=100, duration_s=sizes.load_s
                 )
             figures["memory_mib"] = cluster.resident_bytes(leader) / MIB
-            yield Point("members", count, figures)
+            # A follower, unless there is none.
+            figures |= await restarted(cluster, (leader + 1) % count)
+            yield count, figures
 
 
-async def connections(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
+async def connections(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
     """One member; x connections with one client each."""
     with running_cluster(command, 1, directory) as cluster:
         await until_ready(cluster)
@@ -321,7 +345,7 @@ async def connections(command: str, directory: Path, sizes: Sizes) -> AsyncItera
                     cluster, opened, BOTH, reads_and_writes(10_000), clients=count, duration_s=sizes.load_s
                 )
                 figures["memory_mib"] = cluster.resident_bytes() / MIB
-                yield Point("connections", count, figures)
+            yield count, figures
 
 
 @dataclass(slots=True)
@@ -360,7 +384,7 @@ class _Watched:
             self.done.set()
 
 
-async def _watch(command: str, directory: Path, sizes: Sizes, name: str, spread: int) -> AsyncIterator[Point]:
+async def _watch(command: str, directory: Path, sizes: Sizes, spread: int) -> AsyncGenerator[Measured, None]:
     """One member; x watchers on at most 100 streams, of ``spread`` keys; about 50,000 events."""
     with running_cluster(command, 1, directory) as cluster:
         await until_ready(cluster)
@@ -404,22 +428,20 @@ async def _watch(command: str, directory: Path, sizes: Sizes, name: str, spread:
                 figures |= prefixed("event", times(result))
                 figures["cpu_us_per_event"] = (cluster.cpu_s() - cpu_s) / len(watched.seconds) * 1e6
                 figures["memory_mib"] = cluster.resident_bytes() / MIB
-            yield Point(name, count, figures)
+            yield count, figures
 
 
-async def watchers_of_one_key(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
+def watchers_of_one_key(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
     """All watchers of the same key."""
-    async for point in _watch(command, directory, sizes, "watchers of one key", 1):
-        yield point
+    return _watch(command, directory, sizes, 1)
 
 
-async def watchers_of_many_keys(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
+def watchers_of_many_keys(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
     """Each watcher of a key of its own, among 10,000."""
-    async for point in _watch(command, directory, sizes, "watchers of 10,000 keys", 10_000):
-        yield point
+    return _watch(command, directory, sizes, 10_000)
 
 
-async def leases(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
+async def leases(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
     """One member; x leases that live, then x that run out at once."""
     for count in sizes.leases:
         with running_cluster(command, 1, directory / str(count)) as cluster:
@@ -436,6 +458,8 @@ async def leases(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[P
                 kept = await _keep_alive(opened, count, sizes.load_s)
                 figures |= prefixed("keep_alive", times(kept))
                 figures["memory_mib"] = cluster.resident_bytes() / MIB
+            figures |= await restarted(cluster)
+            async with connected(cluster.endpoints[0], 10) as opened:
                 ttl_s = max(5, count // 1000)
                 # With a key each, as the leases of Kubernetes' events have.
                 await closed_loop(
@@ -458,7 +482,7 @@ async def leases(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[P
                 figures["expire_all_s"], figures["put_max_ms_meanwhile"] = await _until_expired(
                     opened, count, expiring_s
                 )
-            yield Point("leases", count, figures)
+            yield count, figures
 
 
 async def _until_expired(opened: list[Connection], remaining: int, expiring_s: float) -> tuple[float, float]:
@@ -466,8 +490,12 @@ async def _until_expired(opened: list[Connection], remaining: int, expiring_s: f
     longest_s = 0.0
     async with asyncio.timeout(600):
         while True:
-            load = await closed_loop(opened[:1], KV + "Put", random_put(100), clients=1, duration_s=0.1)
-            longest_s = max(longest_s, load.quantile_s(1.0))
+            begun_s = time.perf_counter()
+            try:
+                load = await closed_loop(opened[:1], KV + "Put", random_put(100), clients=1, duration_s=0.1)
+                longest_s = max(longest_s, load.quantile_s(1.0))
+            except LoadError:  # One that is refused has waited, too.
+                longest_s = max(longest_s, time.perf_counter() - begun_s)
             answer = await call(opened[1], LEASE + "LeaseLeases", pb.LeaseLeasesRequest())
             if len(pb.LeaseLeasesResponse.FromString(answer).leases) <= remaining:
                 return time.perf_counter() - expiring_s, longest_s * 1e3
@@ -554,8 +582,9 @@ class _Prober:
 
     async def gathered(self, count: int) -> None:
         """Wait until so many puts were answered since the last call of ``taken``."""
-        while len(self._result.seconds) < count:
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            while len(self._result.seconds) < count:
+                await asyncio.sleep(0.05)
 
     def taken(self) -> Latencies:
         """Return what was measured since the last call."""
@@ -569,38 +598,47 @@ class _Prober:
         self._task.cancel()
 
 
-async def long_work(command: str, directory: Path, sizes: Sizes) -> AsyncIterator[Point]:
+async def long_work(command: str, directory: Path, sizes: Sizes) -> AsyncGenerator[Measured, None]:
     """Three members; the longest put while something long goes on, with as many keys as x."""
-    count = sizes.keys[-1]
-    with running_cluster(command, 3, directory) as cluster:
-        await all_ready(cluster)
-        leader = await leader_of(cluster)
-        async with connected(cluster.endpoints[leader], 3) as [probed, worker, other]:
-            await fill([worker, other], 0, count)
-            prober = _Prober(probed, count)
-            figures: dict[str, float] = {}
-            try:
-                for name, work in _long_works(cluster, leader, worker, sizes):
-                    await asyncio.sleep(0.5)
-                    prober.taken()
-                    begun_s = time.perf_counter()
-                    await work()
-                    if not name:
-                        continue
-                    figures[f"{name}_s"] = time.perf_counter() - begun_s
-                    await prober.gathered(100)
-                    result = prober.taken()
-                    figures[f"{name}_put_p99_ms"] = result.quantile_s(0.99) * 1e3
-                    figures[f"{name}_put_max_ms"] = result.quantile_s(1.0) * 1e3
-            finally:
-                prober.stop()
-            yield Point("long work", count, figures)
+    for count in sizes.long_work:
+        with running_cluster(command, 3, directory / str(count)) as cluster:
+            await all_ready(cluster)
+            leader = await leader_of(cluster)
+            async with connected(cluster.endpoints[leader], 3) as [probed, worker, other]:
+                await fill([worker, other], 0, count)
+                yield (
+                    count,
+                    await _while_working(
+                        _long_works(cluster, leader, worker, count, min(count, sizes.listed)),
+                        _Prober(probed, count),
+                    ),
+                )
+
+
+async def _while_working(works: Iterator[tuple[str, Callable[[], Any]]], prober: _Prober) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    try:
+        for name, work in works:
+            await asyncio.sleep(0.5)
+            prober.taken()
+            begun_s = time.perf_counter()
+            await work()
+            if not name:
+                continue
+            figures[f"{name}_s"] = time.perf_counter() - begun_s
+            await prober.gathered(100)
+            result = prober.taken()
+            figures[f"{name}_put_p99_ms"] = result.quantile_s(0.99) * 1e3
+            figures[f"{name}_put_max_ms"] = result.quantile_s(1.0) * 1e3
+    finally:
+        prober.stop()
+    return figures
 
 
 def _long_works(
-    cluster: Cluster, leader: int, worker: Connection, sizes: Sizes
+    cluster: Cluster, leader: int, worker: Connection, stored: int, listed: int
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    listed = pb.RangeRequest(key=key_of(0), range_end=key_of(sizes.listed))
+    listing = pb.RangeRequest(key=key_of(0), range_end=key_of(listed))
 
     async def compact() -> None:
         answer = await call(worker, KV + "Range", pb.RangeRequest(key=b"a"))
@@ -622,31 +660,43 @@ def _long_works(
 
     async def leave_behind() -> None:
         cluster.kill(follower)
-        await fill([worker], 0, min(30_000, sizes.keys[-1]))
+        await fill([worker], 0, min(30_000, stored))
 
     async def catch_up() -> None:
         cluster.members[follower] = cluster.start(follower)
         await until_ready(cluster, follower)
 
     yield "nothing", lambda: asyncio.sleep(2)
-    yield "list", lambda: call(worker, KV + "Range", listed)
+    yield "list", lambda: call(worker, KV + "Range", listing)
     yield "compaction", compact
     yield "snapshot", snapshot
     yield "defragmentation", lambda: call(worker, MAINTENANCE + "Defragment", pb.DefragmentRequest())
     yield "", leave_behind
     yield "catch_up", catch_up
-    delete = pb.DeleteRangeRequest(key=key_of(0), range_end=key_of(min(sizes.listed, sizes.keys[-1])))
+    delete = pb.DeleteRangeRequest(key=key_of(0), range_end=key_of(listed))
     yield "delete", lambda: call(worker, KV + "DeleteRange", delete)
 
 
-SWEEPS: dict[str, Callable[[str, Path, Sizes], AsyncIterator[Point]]] = {
-    "clients": clients,
-    "keys": keys,
-    "values": values,
-    "members": members,
-    "connections": connections,
-    "watchers-one-key": watchers_of_one_key,
-    "watchers-many-keys": watchers_of_many_keys,
-    "leases": leases,
-    "long-work": long_work,
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """How something that grows is measured."""
+
+    title: str
+    grows: str
+    """The field of ``Sizes`` that says how far."""
+    run: Callable[[str, Path, Sizes], AsyncGenerator[Measured, None]]
+
+
+SWEEPS = {
+    "clients": Sweep("clients, etcd's benchmark", "clients", clients),
+    "clients-tls": Sweep("clients over TLS, etcd's benchmark", "clients", clients_over_tls),
+    "clients-own-load": Sweep("clients, own load", "clients", clients_own_load),
+    "keys": Sweep("keys", "keys", keys),
+    "values": Sweep("value bytes", "values", values),
+    "members": Sweep("members", "members", members),
+    "connections": Sweep("connections", "connections", connections),
+    "watchers-one-key": Sweep("watchers of one key", "watchers", watchers_of_one_key),
+    "watchers-many-keys": Sweep("watchers of 10,000 keys", "watchers", watchers_of_many_keys),
+    "leases": Sweep("leases", "leases", leases),
+    "long-work": Sweep("long work", "long_work", long_work),
 }
