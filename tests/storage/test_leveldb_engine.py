@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -481,3 +482,20 @@ def test_a_failed_write_is_the_last(tmp_path: Path) -> None:
         engine.sync()
     assert engine.get(b"a") is None
     engine.close()
+
+
+def test_writes_are_said_to_be_ahead_while_a_full_memtable_is_not_on_disk_and_the_next_one_fills(
+    tmp_path: Path,
+) -> None:
+    with closing(LevelDbEngine(tmp_path / "db", create=True)) as engine:
+        assert not engine.is_behind()
+        # As long as LevelDB has not moved a memtable to a table file, the log of it is there.
+        former = tmp_path / "db" / "000001.log"
+        former.touch()
+        assert not engine.is_behind()
+        batch = engine.batch()
+        batch.put(b"k", bytes(5 * 2**20))
+        engine.write(batch)
+        assert engine.is_behind()
+        former.unlink()
+        assert not engine.is_behind()

@@ -167,6 +167,13 @@ class RawNode:
         if state.has_held_notices and not holds:
             state.dirty = True
 
+    def hold_committed(self, *, holds: bool) -> None:
+        """Say whether committed entries are to stay here for now, as applying more would take too long.
+
+        All else goes on; proposals are refused once too much waits.
+        """
+        self._state.holds_committed = holds
+
     def report_fitness(self, *, is_fit: bool) -> None:
         """Say whether this member may lead; at first it may.
 
@@ -189,7 +196,9 @@ class RawNode:
     def has_ready(self) -> bool:
         """Say whether ``ready()`` has something to do."""
         state = self._state
-        if state.dirty or state.messages or state.events or state.read_states or state.log.has_committed():
+        if state.dirty or state.messages or state.events or state.read_states:
+            return True
+        if state.log.has_committed() and not state.holds_committed:
             return True
         if state.leader_id != self._reported.leader_id or state.role is not self._reported.role:
             return True
@@ -201,7 +210,8 @@ class RawNode:
         if state.dirty:
             replication.flush(state)
         # Before the persist: a membership change found here wants its commitment in it.
-        committed, size_bytes = state.log.take_committed(state.config.max_committed_bytes_per_ready)
+        limit_bytes = state.config.max_committed_bytes_per_ready
+        committed, size_bytes = ((), 0) if state.holds_committed else state.log.take_committed(limit_bytes)
         persist = None if self._writing else self._take_persist()
         if committed and state.uncommitted_bytes:
             state.uncommitted_bytes = max(0, state.uncommitted_bytes - size_bytes)

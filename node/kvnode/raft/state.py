@@ -37,6 +37,7 @@ class RaftState:
         "handover_pause_ticks",
         "has_held_notices",
         "heartbeat_elapsed_ticks",
+        "holds_committed",
         "holds_notices",
         "is_fit",
         "is_leaving",
@@ -72,6 +73,9 @@ class RaftState:
         self.leader_id = NO_MEMBER
         self.is_fit = True
         """Whether it may lead, as far as the shell knows: a stalled disk takes no vote and no entry."""
+
+        self.holds_committed = False
+        """Committed entries stay here, as the shell can't apply more at the moment."""
 
         self.messages: list[Message] = []
         self.messages_after_persist: list[Message] = []

@@ -36,6 +36,12 @@ PASSES_PER_TURN = 4
 #: was followed by entries as soon: they take it along.  A watcher there hears of a write later by that.
 NOTICE_WAIT_S = 0.001
 
+#: After so much was applied, the state is asked whether it can take more; if not, it is asked again this
+#: often, and nothing is applied meanwhile.  Otherwise a burst of large values would stop the event loop, and
+#: with it the heartbeats, for as long as the disk takes to make room.
+ROOM_CHECK_BYTES = 256 * 1024
+ROOM_CHECK_S = 0.005
+
 
 class DriverHooks(Protocol):
     """What the member wants to hear; all calls are made in the event loop's thread."""
@@ -98,6 +104,8 @@ class Driver:
         self._commit_index: Index = 0
         self._committed_s = 0.0
         self._notice_handle: asyncio.TimerHandle | None = None
+        self._unchecked_bytes = 0
+        self._room_handle: asyncio.TimerHandle | None = None
         #: Where the state of a snapshot lies that the core is about to accept.
         self.staged_generation: str | None = None
 
@@ -112,7 +120,7 @@ class Driver:
     def stop(self) -> None:
         """Take no further turn.  A disk write that was begun is not waited for."""
         self._is_running = False
-        for handle in (self._tick_handle, self._notice_handle):
+        for handle in (self._tick_handle, self._notice_handle, self._room_handle):
             if handle is not None:
                 handle.cancel()
 
@@ -264,6 +272,21 @@ class Driver:
         if effect.entries:
             size_bytes = sum(len(entry.data) for entry in effect.entries)
             self._hooks.on_entries(effect.entries[-1].index, size_bytes)
+            self._unchecked_bytes += size_bytes
+            if self._unchecked_bytes >= ROOM_CHECK_BYTES:
+                self._unchecked_bytes = 0
+                self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        """Apply nothing more until the state can take it without waiting for the disk."""
+        is_behind = self.replica.applier.engine.is_behind()
+        self.replica.node.hold_committed(holds=is_behind)
+        self._room_handle = self._loop.call_later(ROOM_CHECK_S, self._room_due) if is_behind else None
+
+    def _room_due(self) -> None:
+        self._guarded(self._look_for_room)
+        if self._room_handle is None:
+            self.wake()
 
     def _applied(self, effect: Apply, took_s: float) -> None:
         self._stats.apply_s.observe(took_s)

@@ -90,5 +90,11 @@ class Engine(ReadView, Protocol):
     def approximate_size_bytes(self) -> int:
         """Bytes on disk, deleted records that are not yet dropped included."""
 
+    def is_behind(self) -> bool:
+        """Whether background work is so far behind that the next writes might have to wait for it.
+
+        Looks at files, so not for every write.
+        """
+
     def close(self) -> None:
         """Release the database.  Idempotent."""

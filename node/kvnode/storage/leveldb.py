@@ -106,6 +106,10 @@ STATE_OPTIONS: Final = LevelDbOptions(
 )
 
 
+#: LevelDB puts writes off once so many files wait for compaction (kL0_SlowdownWritesTrigger).
+_SLOW_LEVEL0_FILES: Final = 8
+
+
 class LevelDbBatch:
     """A plyvel batch that knows its number of operations."""
 
@@ -306,12 +310,13 @@ class LevelDbEngine(_View):
         StorageFullError: no space to open it (recovery writes a table).
     """
 
-    __slots__ = ("_db", "_failure", "_known_logs", "_write_batch", "on_write")
+    __slots__ = ("_db", "_failure", "_known_logs", "_write_batch", "_write_buffer_bytes", "on_write")
 
     def __init__(self, path: str | Path, options: LevelDbOptions = STATE_OPTIONS, *, create: bool) -> None:
         self._db = _open(str(path), options, create=create)
         super().__init__(str(path), self._db, _InUse(str(path)))
         self._write_batch = self._db.write_batch
+        self._write_buffer_bytes = options.write_buffer_bytes
         self._failure: str | None = None
         #: Hears how long each write took, in seconds.
         self.on_write: Callable[[float], None] | None = None
@@ -391,6 +396,21 @@ class LevelDbEngine(_View):
                     continue
         return total
 
+    def is_behind(self) -> bool:
+        with self._in_use:
+            if int(self._db.get_property(b"leveldb.num-files-at-level0") or 0) >= _SLOW_LEVEL0_FILES:
+                return True
+        logs = self._logs()
+        if len(logs) < 2:
+            return False
+        # A full memtable is on its way to a table file, and its log stays until it is there: when the one
+        # in use is full as well, the next write waits.
+        try:
+            filled_bytes = os.path.getsize(os.path.join(self.path, logs[-1]))
+        except FileNotFoundError:
+            return False
+        return filled_bytes >= self._write_buffer_bytes // 2
+
     def close(self) -> None:
         self._in_use.end()
         self._db.close()
@@ -408,8 +428,12 @@ class LevelDbEngine(_View):
         step = (high - low) // parts
         return [(low + part * step).to_bytes(16, "big") for part in range(1, parts)] if step else []
 
+    def _logs(self) -> list[str]:
+        """The names of the logs, oldest first; each holds what a memtable does."""
+        return sorted((name for name in os.listdir(self.path) if name.endswith(".log")), key=_number_of)
+
     def _sync_logs(self) -> None:
-        logs = sorted((name for name in os.listdir(self.path) if name.endswith(".log")), key=_number_of)
+        logs = self._logs()
         for name in logs:
             try:
                 descriptor = os.open(os.path.join(self.path, name), os.O_RDONLY)

@@ -177,6 +177,9 @@ class MemoryEngine(_View):
         self._check_open()
         return sum(len(key) + len(value) for key, value in self._version.data.items())
 
+    def is_behind(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._is_closed = True
 

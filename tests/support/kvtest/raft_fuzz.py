@@ -69,6 +69,7 @@ class RaftFuzz:
             (self._unreachable, 0.3),
             (self._gone, 0.3),
             (self._hold_notices, 2),
+            (self._hold_committed, 2),
         ] + ([(self._conf_change, 0.8)] if plan.conf_changes else [])
 
     def run(self) -> None:
@@ -152,6 +153,11 @@ class RaftFuzz:
         if number is not None:
             self.world[number].hold_notices(holds=self.rng.random() < 0.7)
 
+    def _hold_committed(self) -> None:
+        number = self._some()
+        if number is not None:
+            self.world[number].hold_committed(holds=self.rng.random() < 0.3)
+
     def _restart(self) -> None:
         down = [member.id for member in self.world.members.values() if member.node is None]
         if down:
@@ -218,6 +224,7 @@ class RaftFuzz:
             if member.node is None:
                 world.restart(member.id)
             member.running.hold_notices(holds=False)
+            member.running.hold_committed(holds=False)
         for _ in range(300):
             world.run(1)
             if self._works_again():

@@ -69,7 +69,7 @@ class SimFaults:
         seconds = world.chance.choice([0.2, 2.5, 5.0])
         is_paused = world.chance.random() < 0.3
         if is_paused:
-            world.clocks[process.member_id].skip(seconds)
+            world.clocks[process.member_id].stop(world.now_s, seconds)
         world.note("freeze", process.member_id, seconds, "machine" if is_paused else "process")
         world.frozen[process.member_id] = world.now_s + seconds
 

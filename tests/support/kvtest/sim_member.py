@@ -115,6 +115,7 @@ class Process:
         #: Number of the write under way, 0: none; and what finds one that does not end.
         self.write_job = 0
         self._writes = 0
+        self._held_at = 0
         self._disk_watch = DiskWatch(STALL_LIMIT_S, 0.2)
         self._ticked_s = outside.clock_s(self)
         self.proposals = Proposals(session, timeout_s=TIMEOUT_S)
@@ -176,6 +177,7 @@ class Process:
         self.replica.tick()
         # The driver lets them go much sooner.
         self.node.hold_notices(holds=False)
+        self.node.hold_committed(holds=False)
         self._leads_with_quorum()
         self.proposals.expire(now_s)
         self.reads.expire(now_s)
@@ -192,6 +194,11 @@ class Process:
         """Carry out all that the core wants done now."""
         self.requests.begin(self.now_s())
         self.node.hold_notices(holds=self.node.last_index % 3 != 0)
+        applied_index = self.applier.applied_index
+        if applied_index % 16 == 0 and applied_index != self._held_at:
+            # Until the next tick.
+            self._held_at = applied_index
+            self.node.hold_committed(holds=True)
         for effect in self.replica.effects():
             self.outside.may_crash(self)
             self.perform(effect)

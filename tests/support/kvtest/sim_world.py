@@ -315,6 +315,7 @@ class SimWorld:
         del self.processes[member_id]
         self.fuses.pop(member_id, None)
         self.frozen.pop(member_id, None)
+        self.clocks[member_id].go_on(self.now_s)
 
     def _restart_later(self, member_id: MemberId) -> None:
         if member_id not in self.retired:
@@ -535,6 +536,8 @@ class SimWorld:
         self.slow.clear()
         self.stalled.clear()
         self.frozen.clear()
+        for clock in self.clocks.values():
+            clock.go_on(self.now_s)
         self.fuses.clear()
         for disk in self.disks.values():
             disk.fill(is_full=False)
