@@ -165,6 +165,11 @@ class FailpointWorld(World):
             # A pod in which nothing runs is no loss.
             if plural != "pods" or obj["metadata"]["uid"] in self.processes:
                 self.life.disturbances[f"{verb} {plural} {obj['metadata']['name']}"] += 1
+        if self.is_operator_acting and self.is_counting and plural == "events":
+            assert obj is not None
+            # Nor may a user be told that what is done was refused.
+            if obj["reason"] == "RequestRefused":
+                self.life.disturbances[f"told: {obj['message']}"] += 1
         super()._after(verb, plural, obj)
 
     def _maybe_fail(self, verb: str, *, is_after: bool) -> None:
