@@ -4,6 +4,7 @@ Every point at which an operator can die is tried in a simulation (``make failpo
 thing at a few of them, and what a simulation of Kubernetes can't show.
 """
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from kvtest.e2e.writer import Writer
 pytestmark = pytest.mark.usefixtures("settled")
 
 SETTLE_TIMEOUT_S = 240
+API_SERVER_AWAY_S = 120
 UNTOUCHED_S = 15
 """How long a lost quorum is watched for an operator that does something about it."""
 
@@ -122,6 +124,27 @@ def test_two_operators_that_both_act_and_a_user_of_two_minds(
     assert demo.member_ids() == members
 
 
+def test_two_minutes_without_the_api_server(
+    demo: Cluster, faults: Faults, release: Release, writer: Writer, checked: None, timeline: Timeline
+):
+    members, before = demo.member_ids(), uids(demo)
+    with timeline.step(f"API server frozen for {API_SERVER_AWAY_S} s: writes go on") as step_notes:
+        with faults.frozen_api_server():
+            time.sleep(API_SERVER_AWAY_S)
+        eventually("the API server answers", lambda: demo.resource(), 60)
+        step_notes.append(notes(writer))
+        assert writer.progress().longest_pause_s < API_SERVER_AWAY_S / 4
+    with timeline.step("... and an operator acts again"):
+        eventually("an operator holds the Lease", release.is_led, SETTLE_TIMEOUT_S)
+        # The status is still that of before; only what it has not said yet shows that somebody acts.
+        demo.pause(True)
+        eventually("it is paused", lambda: demo.condition("Paused").get("status") == "True", 60)
+        demo.pause(False)
+        demo.wait_settled(3, SETTLE_TIMEOUT_S)
+    assert demo.member_ids() == members
+    assert uids(demo) == before, "a pod was made anew"
+
+
 def test_nodes_stopped_one_after_another(
     demo: Cluster, faults: Faults, safe_node: str, writer: Writer, checked: None, timeline: Timeline
 ):
@@ -166,6 +189,35 @@ def test_a_lost_quorum_is_left_alone_until_the_user_says_from_where_to_go_on(
         step_notes.append(notes(writer))
     assert demo.member_ids()[leader] == members[leader]
     assert not ids(demo) & {members[name] for name in lost}
+    writer.assert_writes(timeout_s=60)
+    writer.assert_nothing_lost()
+
+
+def test_all_nodes_restarted_at_once(
+    demo: Cluster, faults: Faults, release: Release, safe_node: str, writer: Writer, timeline: Timeline
+):
+    """The writer on its node forgets what it wrote, and writes it again: so it is read as of then."""
+    writer.assert_writes()
+    members = demo.member_ids()
+    nodes = [node["metadata"]["name"] for node in demo.kubernetes.list("nodes")]
+    with timeline.step(f"{len(nodes)} nodes stopped at once and started, all back") as step_notes:
+        for node in sorted(set(nodes) - {safe_node}):
+            faults.stop_node(node)
+        # The quorum went with them, so these are all the writes that were ever acknowledged.
+        last = writer.progress()
+        faults.stop_node(safe_node)
+        for node in nodes:
+            faults.start_node(node)
+        eventually("members answer", lambda: demo.member_ids() == members, SETTLE_TIMEOUT_S)
+        counted = demo.etcdctl(
+            *("get", "writer/", "--prefix", "--count-only", "-w", "json", "--rev", str(last.revision))
+        )
+        kept = json.loads(counted)["count"]
+        assert kept >= last.acknowledged
+        step_notes.append(f"{kept} writes kept of {last.acknowledged}")
+        eventually("an operator holds the Lease", release.is_led, SETTLE_TIMEOUT_S)
+        demo.wait_settled(3, SETTLE_TIMEOUT_S)
+    assert demo.member_ids() == members
     writer.assert_writes(timeout_s=60)
     writer.assert_nothing_lost()
 
