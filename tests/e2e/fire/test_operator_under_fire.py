@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from kvtest.e2e.cluster import Cluster
 from kvtest.e2e.faults import Faults
-from kvtest.e2e.kubernetes import eventually
+from kvtest.e2e.kubernetes import JsonObject, eventually
 from kvtest.e2e.release import Release
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer
@@ -169,10 +169,9 @@ def test_a_lost_quorum_is_left_alone_until_the_user_says_from_where_to_go_on(
         for name in lost:
             demo.kubernetes.kubectl("delete", "pvc", f"data-{name}", "--wait=false")
         demo.kubernetes.kubectl("delete", "pod", *lost, "--wait=false")
-        eventually("QuorumLost", lambda: demo.condition("Available").get("reason") == "QuorumLost", 90)
+        quorum_lost(demo)
         time.sleep(UNTOUCHED_S)
-        available = demo.condition("Available")
-        assert available["reason"] == "QuorumLost", available
+        available = quorum_lost(demo)
         assert "kvcluster.dev/recover-from" in available["message"]
         shown = {one["name"]: one.get("id") for one in demo.resource()["status"]["members"]}
         assert set(shown) == set(members)
@@ -219,6 +218,16 @@ def test_all_nodes_restarted_at_once(
     assert demo.member_ids() == members
     writer.assert_writes(timeout_s=60)
     writer.assert_nothing_lost()
+
+
+def quorum_lost(cluster: Cluster) -> JsonObject:
+    """The condition that says so; members without data run for a moment whenever they are started again."""
+
+    def look() -> JsonObject | None:
+        available = cluster.condition("Available")
+        return available if available.get("reason") == "QuorumLost" else None
+
+    return eventually("the quorum is lost", look, 90)
 
 
 def annotate(cluster: Cluster, name: str, value: str) -> None:
