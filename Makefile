@@ -27,8 +27,8 @@ sim: $(VENV)/.installed ## whole members under simulated faults: SEEDS=500, or R
 mutants: $(VENV)/.installed ## deliberate faults in the core, each of which the simulation must find
 	KVNODE_PURE=1 PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.mutants
 
-failpoints: $(VENV)/.installed ## the operator killed at every point of every operation, in a simulated Kubernetes
-	PYTHONPATH=node:operator:tests/support $(BIN)/python -m kvtest.operator_failpoints
+failpoints: $(VENV)/.installed ## the operator killed at every point of every operation, in a simulated Kubernetes; ONLY='first of 5'
+	PYTHONPATH=node:operator:tests/support $(BIN)/python -m kvtest.operator_failpoints --only '$(ONLY)'
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -93,6 +93,8 @@ async def act(action: Action, target: Target, kube: KubeApi, members: MemberApi 
             return [Event(reason="VolumeGrown", message=f"growing {action.name} to {action.size}")]
         case ConsumeAnnotation():
             await _consume(action, target, kube)
+            if action.refusal:
+                return [Event(reason="RequestRefused", message=action.refusal, is_warning=True)]
             return []
         case AddLearner() | PromoteMember() | RemoveMember() | MoveLeader():
             assert members is not None

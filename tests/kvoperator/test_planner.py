@@ -1,6 +1,6 @@
 """One pass at a time: what is seen on the left, the one thing that is done on the right."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from kvoperator.model import names
 from kvoperator.model.actions import (
     AddLearner,
     ApplyChild,
+    ConsumeAnnotation,
     DeleteClaim,
     DeletePod,
     MoveLeader,
@@ -606,6 +607,157 @@ def test_the_only_member_is_never_replaced() -> None:
     planned = decide(spec, with_pod(observed, crashed(0, spec, 10)))
     assert planned.action is None
     assert condition(planned, "Available") == ("False", "QuorumLost")
+
+
+# -- requests -----------------------------------------------------------------
+
+
+def asked(observed: Observed, annotation: str, value: str) -> Observed:
+    return replace(observed, annotations={annotation: value})
+
+
+def in_flight(observed: Observed, operation: Operation) -> Observed:
+    return replace(observed, status=replace(observed.status, operation=operation))
+
+
+def silent(observed: Observed) -> Observed:
+    """Nobody answers."""
+    return replace(observed, membership=None, statuses={})
+
+
+def refusal(planned: Plan) -> str:
+    """What the user is told; empty when the request is met."""
+    assert isinstance(planned.action, ConsumeAnnotation)
+    return planned.action.refusal
+
+
+RECOVERING = Operation(
+    type=OperationType.RECOVER,
+    ordinal=2,
+    step=Step.STOP_POD,
+    started_s=NOW_S - 10,
+    deadline_s=NOW_S + 500,
+)
+
+
+def test_a_request_becomes_an_operation_before_it_is_taken_off() -> None:
+    spec = make_spec()
+    for observed, annotation, kind, member in (
+        (silent(settled(spec)), names.ANNOTATION_RECOVER_FROM, OperationType.RECOVER, None),
+        (settled(spec), names.ANNOTATION_REPLACE_MEMBER, OperationType.REPLACE, member_id(2)),
+    ):
+        planned = decide(spec, asked(observed, annotation, "demo-2"))
+        assert planned.action == ConsumeAnnotation(name=annotation, value="demo-2")
+        assert planned.status.operation == Operation(
+            type=kind,
+            ordinal=2,
+            step=Step.REQUESTED,
+            started_s=NOW_S,
+            deadline_s=NOW_S + spec.progress_deadline_s,
+            member_id=member,
+            message="requested by annotation",
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "why"),
+    [
+        pytest.param(lambda one: one, "demo-2", "the quorum is not lost, it answers", id="quorum-answers"),
+        pytest.param(
+            silent, "demo-7", "it is no member; the members are demo-0, demo-1, demo-2", id="no-member"
+        ),
+        pytest.param(
+            silent, "", "it is no member; the members are demo-0, demo-1, demo-2", id="nothing-named"
+        ),
+        pytest.param(
+            lambda one: replace(silent(one), claims=(claim(0), claim(1))),
+            "demo-2",
+            "it has no volume to go on from",
+            id="no-volume",
+        ),
+        pytest.param(
+            lambda one: in_flight(silent(one), RECOVERING),
+            "demo-1",
+            "a recovery from demo-2 is under way",
+            id="under-way",
+        ),
+    ],
+)
+def test_a_recovery_that_cannot_be_is_refused_with_its_reason(
+    change: Callable[[Observed], Observed], value: str, why: str
+) -> None:
+    spec = make_spec()
+    observed = asked(change(settled(spec)), names.ANNOTATION_RECOVER_FROM, value)
+    planned = decide(spec, observed)
+    assert refusal(planned) == f"kvcluster.dev/recover-from={value} is refused: {why}"
+    assert planned.status.operation == observed.status.operation
+
+
+@pytest.mark.parametrize(
+    ("seen", "value", "why"),
+    [
+        pytest.param(
+            settled(make_spec()),
+            "demo-3",
+            "it is no member; the members are demo-0, demo-1, demo-2",
+            id="no-member",
+        ),
+        pytest.param(settled(make_spec(), ordinals=(0,)), "demo-0", "it is the only voter", id="only-voter"),
+        pytest.param(
+            replacing(make_spec()), "demo-2", "a replacement of demo-1 is under way", id="another-under-way"
+        ),
+        pytest.param(
+            replacing(make_spec()), "demo-1", "a replacement of demo-1 is under way", id="itself-under-way"
+        ),
+    ],
+)
+def test_a_replacement_that_cannot_be_is_refused_with_its_reason(
+    seen: Observed, value: str, why: str
+) -> None:
+    planned = decide(make_spec(), asked(seen, names.ANNOTATION_REPLACE_MEMBER, value))
+    assert refusal(planned) == f"kvcluster.dev/replace-member={value} is refused: {why}"
+    assert planned.status.operation == seen.status.operation
+
+
+def test_a_replacement_past_its_deadline_does_not_stand_in_the_way_of_another() -> None:
+    spec = make_spec(5)
+    observed = without(settled(spec, ordinals=(0, 1, 2, 3, 4)), 1)
+    observed = in_flight(observed, replace(REPLACING, deadline_s=NOW_S))
+    assert refusal(decide(spec, asked(observed, names.ANNOTATION_REPLACE_MEMBER, "demo-2"))) == ""
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind"),
+    [
+        pytest.param(names.ANNOTATION_RECOVER_FROM, OperationType.RECOVER, id="recovery"),
+        pytest.param(names.ANNOTATION_REPLACE_MEMBER, OperationType.REPLACE, id="replacement"),
+    ],
+)
+def test_an_operator_that_dies_before_it_takes_a_request_off_does_not_refuse_it_later(
+    annotation: str, kind: OperationType
+) -> None:
+    spec = make_spec()
+    written = replace(REPLACING, type=kind, ordinal=2, step=Step.REQUESTED, discard_claim_uid=None)
+    observed = settled(spec) if kind is OperationType.REPLACE else silent(settled(spec))
+    assert refusal(decide(spec, asked(in_flight(observed, written), annotation, "demo-2"))) == ""
+
+
+def test_a_refused_request_is_not_carried_out_though_it_was_accepted_a_pass_ago() -> None:
+    """The quorum came back before the operator that had written the operation took the request off."""
+    spec = make_spec()
+    observed = in_flight(settled(spec), replace(RECOVERING, step=Step.REQUESTED))
+    planned = decide(spec, asked(observed, names.ANNOTATION_RECOVER_FROM, "demo-2"))
+    assert refusal(planned).endswith("the quorum is not lost, it answers")
+    assert planned.status.operation is None
+
+
+def test_the_reason_of_a_refusal_is_told_however_long_the_value_is() -> None:
+    spec = make_spec()
+    planned = decide(spec, asked(settled(spec), names.ANNOTATION_REPLACE_MEMBER, "x" * 100_000))
+    assert refusal(planned) == (
+        f"kvcluster.dev/replace-member={'x' * 80}... is refused: "
+        "it is no member; the members are demo-0, demo-1, demo-2"
+    )
 
 
 # -- restarts -----------------------------------------------------------------

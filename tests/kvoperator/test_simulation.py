@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 import pytest
-from kvoperator.clients.kube import CLAIMS, CLUSTERS, PODS, STATEFUL_SETS
+from kvoperator.clients.kube import CLAIMS, CLUSTERS, EVENTS, PODS, STATEFUL_SETS
 from kvtest.operator_world import NAME, NAMESPACE, InvariantError, World
 
 SEEDS = int(os.environ.get("KVOPERATOR_SEEDS", "40"))
@@ -154,8 +154,24 @@ async def test_a_lost_majority_tells_what_is_left_and_how_to_go_on_from_it() -> 
     assert "annotate kvcluster.dev/recover-from" in message
 
 
-@pytest.mark.parametrize("chosen", ["demo-1", "demo-9", "nonsense"])
-async def test_no_member_goes_on_alone_while_a_quorum_answers_or_under_an_unknown_name(chosen: str) -> None:
+def refusals(world: World) -> list[str]:
+    """The messages of the warnings that say why a request was refused."""
+    events = [one for one in world.kube.all(EVENTS, NAMESPACE) if one["reason"] == "RequestRefused"]
+    assert all(one["type"] == "Warning" and one["involvedObject"]["name"] == NAME for one in events)
+    return [one["message"] for one in events]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "why"),
+    [
+        pytest.param("demo-1", "the quorum is not lost, it answers", id="quorum"),
+        pytest.param("demo-9", "it is no member; the members are demo-0, demo-1, demo-2", id="no-member"),
+        pytest.param("nonsense", "it is no member; the members are demo-0, demo-1, demo-2", id="nonsense"),
+    ],
+)
+async def test_no_member_goes_on_alone_while_a_quorum_answers_or_under_an_unknown_name(
+    chosen: str, why: str
+) -> None:
     world = World(18, replicas=3)
     await world.settle()
     members = dict(world.cluster.members) if world.cluster else {}
@@ -175,6 +191,7 @@ async def test_no_member_goes_on_alone_while_a_quorum_answers_or_under_an_unknow
     cluster = world.kube.find(CLUSTERS, NAMESPACE, NAME)
     assert cluster is not None
     assert "kvcluster.dev/recover-from" not in cluster["metadata"].get("annotations", {})
+    assert refusals(world) == [f"kvcluster.dev/recover-from={chosen} is refused: {why}"]
 
 
 async def test_with_every_pod_down_nothing_is_deleted_and_all_come_back() -> None:
@@ -359,6 +376,29 @@ async def test_a_member_named_by_annotation_is_replaced_once() -> None:
     cluster = world.kube.find(CLUSTERS, NAMESPACE, NAME)
     assert cluster is not None
     assert "kvcluster.dev/replace-member" not in cluster["metadata"].get("annotations", {})
+    assert refusals(world) == []
+
+
+async def test_a_refused_replacement_is_told_once_for_each_request() -> None:
+    world = World(19, replicas=1)
+    await world.settle()
+    for count in (1, 2):
+        live = world.kube.find(CLUSTERS, NAMESPACE, NAME)
+        assert live is not None
+        world.kube.update(
+            CLUSTERS,
+            live,
+            lambda obj: obj["metadata"].update(annotations={"kvcluster.dev/replace-member": "demo-0"}),
+        )
+        for _ in range(5):
+            world.now_s += 1
+            world.run_controllers()
+            await world.operator_pass()
+        assert (
+            refusals(world)
+            == ["kvcluster.dev/replace-member=demo-0 is refused: it is the only voter"] * count
+        )
+    assert world.is_settled()
 
 
 async def test_a_deleted_stateful_set_is_made_again_with_all_its_pods() -> None:

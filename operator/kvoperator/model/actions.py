@@ -119,6 +119,8 @@ class ConsumeAnnotation:
 
     name: str
     value: str
+    refusal: str = ""
+    """What to tell the user when nothing comes of it; empty when something does."""
 
 
 Action = (

@@ -10,12 +10,13 @@ there it is a cluster of one that grows to what is specified.
 from dataclasses import replace
 from typing import Final
 
-from kvoperator.model.actions import ConsumeAnnotation, DeleteClaim, DeletePod
-from kvoperator.model.names import ANNOTATION_RECOVER_FROM, ordinal_of, pod_name
+from kvoperator.model.actions import DeleteClaim, DeletePod
+from kvoperator.model.names import ANNOTATION_RECOVER_FROM, pod_name
 from kvoperator.model.observed import Observed
 from kvoperator.model.status import Operation, OperationType, Step
 from kvoperator.plan.decision import REQUEUE_ACTED_S, Context, Decision, act, continue_operation, wait
 from kvoperator.plan.membership import scale_to
+from kvoperator.plan.request import accept, refuse, request_of, under_way
 from kvoperator.plan.view import Verdict
 
 __all__ = ["forced_member", "recover", "take_recover_request"]
@@ -37,30 +38,22 @@ def forced_member(observed: Observed) -> str:
 
 def take_recover_request(context: Context) -> Decision | None:
     """Turn the user's annotation into the operation in flight, then take it off."""
-    requested = context.observed.annotations.get(ANNOTATION_RECOVER_FROM)
-    if requested is None:
+    request = request_of(context, ANNOTATION_RECOVER_FROM, OperationType.RECOVER)
+    if request is None:
         return None
-    consume = ConsumeAnnotation(name=ANNOTATION_RECOVER_FROM, value=requested)
-    ordinal = ordinal_of(context.observed.name, requested)
-    operation = context.operation
-    if operation is not None and operation.type is OperationType.RECOVER:
-        return act(consume, f"asked to recover from {requested} while a recovery is under way: refused")
+    ordinal, known = request.ordinal, context.observed.status.member_ordinals
+    begun = under_way(context, request)
+    if begun is not None:
+        return refuse(context, request, f"a recovery from {context.pod_name(begun.ordinal)} is under way")
     if context.view.membership is not None:
-        return act(consume, f"asked to recover from {requested}, but a quorum answers: refused")
-    if ordinal is None or ordinal not in context.observed.status.member_ordinals:
-        return act(consume, f"asked to recover from {requested}, which is no member: refused")
+        return refuse(context, request, "the quorum is not lost, it answers")
+    if ordinal is None or ordinal not in known:
+        members = ", ".join(context.pod_name(n) for n in known) or "not known"
+        return refuse(context, request, f"it is no member; the members are {members}")
     claim = context.observed.claim(ordinal)
     if claim is None or claim.is_terminating or claim.cluster_uid != context.observed.uid:
-        return act(consume, f"asked to recover from {requested}, which has no volume: refused")
-    begun = Operation(
-        type=OperationType.RECOVER,
-        ordinal=ordinal,
-        step=Step.REQUESTED,
-        started_s=int(context.now_s),
-        deadline_s=int(context.now_s) + context.spec.progress_deadline_s,
-        message="requested by annotation",
-    )
-    return act(consume, f"asked to recover from {requested}", reason=_REASON, operation=begun)
+        return refuse(context, request, "it has no volume to go on from")
+    return accept(context, request, ordinal, reason=_REASON)
 
 
 def recover(context: Context) -> Decision | None:

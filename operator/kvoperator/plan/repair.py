@@ -8,13 +8,14 @@ node that has been lost for as long as the spec allows, or a user's word; and on
 
 from dataclasses import dataclass, replace
 
-from kvoperator.model.actions import ConsumeAnnotation, DeleteClaim, DeletePod, MoveLeader, RemoveMember
-from kvoperator.model.names import ANNOTATION_REPLACE_MEMBER, ordinal_of
+from kvoperator.model.actions import DeleteClaim, DeletePod, MoveLeader, RemoveMember
+from kvoperator.model.names import ANNOTATION_REPLACE_MEMBER
 from kvoperator.model.observed import ExitCode, MemberView, ObservedPod
 from kvoperator.model.spec import RepairMode
 from kvoperator.model.status import Operation, OperationType, Step
 from kvoperator.plan.decision import Context, Decision, act, continue_operation, wait
 from kvoperator.plan.quorum import can_remove
+from kvoperator.plan.request import accept, refuse, request_of, under_way
 from kvoperator.plan.view import Verdict
 
 __all__ = ["Fault", "discard_volume", "faults", "move_leader_off", "repair", "take_replace_request"]
@@ -82,26 +83,21 @@ def _member_fault(context: Context, ordinal: int, member: MemberView) -> Fault |
 
 def take_replace_request(context: Context) -> Decision | None:
     """Turn the user's annotation into the operation in flight, then take it off."""
-    requested = context.observed.annotations.get(ANNOTATION_REPLACE_MEMBER)
-    if requested is None:
+    request = request_of(context, ANNOTATION_REPLACE_MEMBER, OperationType.REPLACE)
+    if request is None:
         return None
-    consume = ConsumeAnnotation(name=ANNOTATION_REPLACE_MEMBER, value=requested)
-    ordinal = ordinal_of(context.observed.name, requested)
-    member = context.view.by_ordinal.get(ordinal) if ordinal is not None else None
+    begun = under_way(context, request)
+    # Past its deadline, it is no longer in the way of a user who knows more.
+    if begun is not None and context.now_s < begun.deadline_s:
+        return refuse(context, request, f"a replacement of {context.pod_name(begun.ordinal)} is under way")
+    ordinal, known = request.ordinal, context.view.by_ordinal
+    member = known.get(ordinal) if ordinal is not None else None
     if ordinal is None or member is None:
-        return act(consume, f"asked to replace {requested}, which is no member")
+        members = ", ".join(context.pod_name(n) for n in sorted(known))
+        return refuse(context, request, f"it is no member; the members are {members}")
     if len(context.view.voter_ids) == 1 and not member.is_learner:
-        return act(consume, f"asked to replace {requested}, the only voter: refused")
-    operation = Operation(
-        type=OperationType.REPLACE,
-        ordinal=ordinal,
-        step=Step.REQUESTED,
-        started_s=int(context.now_s),
-        deadline_s=int(context.now_s) + context.spec.progress_deadline_s,
-        member_id=member.id,
-        message="requested by annotation",
-    )
-    return act(consume, f"asked to replace {requested}", reason="Repairing", operation=operation)
+        return refuse(context, request, "it is the only voter")
+    return accept(context, request, ordinal, reason="Repairing", member_id=member.id)
 
 
 def repair(context: Context) -> Decision | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from kvtest.e2e.cluster import Cluster
 from kvtest.e2e.faults import Faults
-from kvtest.e2e.kubernetes import eventually
+from kvtest.e2e.kubernetes import JsonObject, eventually
 from kvtest.e2e.release import Release
 from kvtest.e2e.timeline import Timeline
 from kvtest.e2e.writer import Writer
@@ -19,6 +19,7 @@ from kvtest.e2e.writer import Writer
 pytestmark = pytest.mark.usefixtures("settled")
 
 SETTLE_TIMEOUT_S = 240
+API_SERVER_AWAY_S = 120
 UNTOUCHED_S = 15
 """How long a lost quorum is watched for an operator that does something about it."""
 
@@ -122,6 +123,27 @@ def test_two_operators_that_both_act_and_a_user_of_two_minds(
     assert demo.member_ids() == members
 
 
+def test_two_minutes_without_the_api_server(
+    demo: Cluster, faults: Faults, release: Release, writer: Writer, checked: None, timeline: Timeline
+):
+    members, before = demo.member_ids(), uids(demo)
+    with timeline.step(f"API server frozen for {API_SERVER_AWAY_S} s: writes go on") as step_notes:
+        with faults.frozen_api_server():
+            time.sleep(API_SERVER_AWAY_S)
+        eventually("the API server answers", lambda: demo.resource(), 60)
+        step_notes.append(notes(writer))
+        assert writer.progress().longest_pause_s < API_SERVER_AWAY_S / 4
+    with timeline.step("... and an operator acts again"):
+        eventually("an operator holds the Lease", release.is_led, SETTLE_TIMEOUT_S)
+        # The status is still that of before; only what it has not said yet shows that somebody acts.
+        demo.pause(True)
+        eventually("it is paused", lambda: demo.condition("Paused").get("status") == "True", 60)
+        demo.pause(False)
+        demo.wait_settled(3, SETTLE_TIMEOUT_S)
+    assert demo.member_ids() == members
+    assert uids(demo) == before, "a pod was made anew"
+
+
 def test_nodes_stopped_one_after_another(
     demo: Cluster, faults: Faults, safe_node: str, writer: Writer, checked: None, timeline: Timeline
 ):
@@ -147,10 +169,9 @@ def test_a_lost_quorum_is_left_alone_until_the_user_says_from_where_to_go_on(
         for name in lost:
             demo.kubernetes.kubectl("delete", "pvc", f"data-{name}", "--wait=false")
         demo.kubernetes.kubectl("delete", "pod", *lost, "--wait=false")
-        eventually("QuorumLost", lambda: demo.condition("Available").get("reason") == "QuorumLost", 90)
+        quorum_lost(demo)
         time.sleep(UNTOUCHED_S)
-        available = demo.condition("Available")
-        assert available["reason"] == "QuorumLost", available
+        available = quorum_lost(demo)
         assert "kvcluster.dev/recover-from" in available["message"]
         shown = {one["name"]: one.get("id") for one in demo.resource()["status"]["members"]}
         assert set(shown) == set(members)
@@ -168,6 +189,45 @@ def test_a_lost_quorum_is_left_alone_until_the_user_says_from_where_to_go_on(
     assert not ids(demo) & {members[name] for name in lost}
     writer.assert_writes(timeout_s=60)
     writer.assert_nothing_lost()
+
+
+def test_all_nodes_restarted_at_once(
+    demo: Cluster, faults: Faults, release: Release, safe_node: str, writer: Writer, timeline: Timeline
+):
+    """The writer on its node forgets what it wrote, and writes it again: so it is read as of then."""
+    writer.assert_writes()
+    members = demo.member_ids()
+    nodes = [node["metadata"]["name"] for node in demo.kubernetes.list("nodes")]
+    with timeline.step(f"{len(nodes)} nodes stopped at once and started, all back") as step_notes:
+        for node in sorted(set(nodes) - {safe_node}):
+            faults.stop_node(node)
+        # The quorum went with them, so these are all the writes that were ever acknowledged.
+        last = writer.progress()
+        faults.stop_node(safe_node)
+        for node in nodes:
+            faults.start_node(node)
+        eventually("members answer", lambda: demo.member_ids() == members, SETTLE_TIMEOUT_S)
+        counted = demo.etcdctl(
+            *("get", "writer/", "--prefix", "--count-only", "-w", "fields", "--rev", str(last.revision))
+        )
+        kept = int(counted.partition('"Count" : ')[2])
+        assert kept >= last.acknowledged
+        step_notes.append(f"{kept} writes kept of {last.acknowledged}")
+        eventually("an operator holds the Lease", release.is_led, SETTLE_TIMEOUT_S)
+        demo.wait_settled(3, SETTLE_TIMEOUT_S)
+    assert demo.member_ids() == members
+    writer.assert_writes(timeout_s=60)
+    writer.assert_nothing_lost()
+
+
+def quorum_lost(cluster: Cluster) -> JsonObject:
+    """The condition that says so; members without data run for a moment whenever they are started again."""
+
+    def look() -> JsonObject | None:
+        available = cluster.condition("Available")
+        return available if available.get("reason") == "QuorumLost" else None
+
+    return eventually("the quorum is lost", look, 90)
 
 
 def annotate(cluster: Cluster, name: str, value: str) -> None:

@@ -4,7 +4,6 @@ Objects, uids, resource versions, preconditions, finalizers of volume claims, gr
 server-side apply by one manager.  No controllers: tests play those.
 """
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -40,13 +39,13 @@ class FakeKube:
 
     async def get(self, resource: ResourceType, namespace: str, name: str) -> Manifest | None:
         self.before("get", resource.plural, None)
-        return copy.deepcopy(self.find(resource, namespace, name))
+        return _copy(self.find(resource, namespace, name))
 
     async def list(
         self, resource: ResourceType, namespace: str, *, labels: Mapping[str, str] | None = None
     ) -> list[Manifest]:
         self.before("list", resource.plural, None)
-        return [copy.deepcopy(obj) for obj in self.all(resource, namespace) if _selected(obj, labels)]
+        return [_copy(obj) for obj in self.all(resource, namespace) if _selected(obj, labels)]
 
     async def apply(self, manifest: Manifest, *, resource_version: str | None = None) -> Manifest:
         resource = resource_of(manifest)
@@ -60,17 +59,17 @@ class FakeKube:
         if live is None:
             stored = self.put(resource, manifest)
         else:
-            merged = copy.deepcopy(live)
+            merged = _copy(live)
             _remove_dropped(merged, self._applied.get(live["metadata"]["uid"], {}), manifest)
             _merge(merged, manifest)
             stored = self._store_changed(resource, live, merged)
-        self._applied[stored["metadata"]["uid"]] = copy.deepcopy(manifest)
+        self._applied[stored["metadata"]["uid"]] = _copy(manifest)
         self.after("apply", resource.plural, stored)
-        return copy.deepcopy(stored)
+        return _copy(stored)
 
     async def create(self, resource: ResourceType, namespace: str, manifest: Manifest) -> Manifest:
         self.before("create", resource.plural, manifest)
-        body = copy.deepcopy(manifest)
+        body = _copy(manifest)
         metadata = body["metadata"]
         metadata.setdefault("namespace", namespace)
         if "name" not in metadata:
@@ -79,7 +78,7 @@ class FakeKube:
             raise KubeConflictError("create: exists", code=409)
         stored = self.put(resource, body)
         self.after("create", resource.plural, stored)
-        return copy.deepcopy(stored)
+        return _copy(stored)
 
     async def replace(self, resource: ResourceType, manifest: Manifest) -> Manifest:
         metadata = manifest["metadata"]
@@ -89,9 +88,9 @@ class FakeKube:
             raise KubeNotFoundError("replace", code=404)
         if live["metadata"]["resourceVersion"] != metadata.get("resourceVersion"):
             raise KubeConflictError("replace: resourceVersion", code=409)
-        stored = self._store_changed(resource, live, copy.deepcopy(manifest))
+        stored = self._store_changed(resource, live, _copy(manifest))
         self.after("replace", resource.plural, stored)
-        return copy.deepcopy(stored)
+        return _copy(stored)
 
     async def patch(
         self,
@@ -112,11 +111,11 @@ class FakeKube:
             raise KubeRefusedError(f"patch {name}: uid", code=422)
         if resource_version is not None and live["metadata"]["resourceVersion"] != resource_version:
             raise KubeConflictError(f"patch {name}: resourceVersion", code=409)
-        merged = copy.deepcopy(live)
+        merged = _copy(live)
         _merge_patch(merged, patch)
         stored = self._store_changed(resource, live, merged, is_status=subresource == "status")
         self.after(f"patch{subresource}", resource.plural, stored)
-        return copy.deepcopy(stored)
+        return _copy(stored)
 
     async def delete(
         self, resource: ResourceType, namespace: str, name: str, *, uid: str, grace_s: int | None = None
@@ -142,7 +141,7 @@ class FakeKube:
 
     def put(self, resource: ResourceType, manifest: Manifest) -> Manifest:
         """Create an object as a controller would."""
-        stored = copy.deepcopy(manifest)
+        stored = _copy(manifest)
         metadata = stored["metadata"]
         metadata["uid"] = f"uid-{next(self._uids)}"
         metadata["resourceVersion"] = str(next(self._versions))
@@ -159,7 +158,7 @@ class FakeKube:
         live = self.find(resource, obj["metadata"]["namespace"], obj["metadata"]["name"])
         if live is None or live["metadata"]["uid"] != obj["metadata"]["uid"]:
             return
-        changed = copy.deepcopy(live)
+        changed = _copy(live)
         change(changed)
         self._store_changed(resource, live, changed, is_status=changed.get("spec") == live.get("spec"))
 
@@ -193,6 +192,15 @@ class FakeKube:
         return changed
 
 
+def _copy(value: Any) -> Any:
+    """Of objects in JSON's form, at a fraction of the cost of ``copy.deepcopy``."""
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copy(inner) for inner in value]
+    return value
+
+
 def _selected(obj: Manifest, labels: Mapping[str, str] | None) -> bool:
     have = obj["metadata"].get("labels") or {}
     return all(have.get(key) == value for key, value in (labels or {}).items())
@@ -203,7 +211,7 @@ def _merge(live: Manifest, wanted: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(live.get(key), dict):
             _merge(live[key], value)
         else:
-            live[key] = copy.deepcopy(value)
+            live[key] = _copy(value)
 
 
 def _remove_dropped(live: Manifest, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -224,4 +232,4 @@ def _merge_patch(live: Manifest, patch: Mapping[str, Any]) -> None:
                 inner = live[key] = {}
             _merge_patch(inner, value)
         else:
-            live[key] = copy.deepcopy(value)
+            live[key] = _copy(value)

@@ -42,6 +42,9 @@ class Cluster:
     def scale(self, replicas: int) -> None:
         self.kubernetes.kubectl("scale", f"kvcluster/{self.name}", f"--replicas={replicas}")
 
+    def pause(self, paused: bool) -> None:
+        self.kubernetes.patch("kvcluster", self.name, {"spec": {"paused": paused}})
+
     def pods(self) -> dict[str, JsonObject]:
         pods = self.kubernetes.list("pods", f"kvcluster.dev/cluster={self.name}")
         return {

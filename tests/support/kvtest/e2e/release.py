@@ -1,6 +1,7 @@
 """The operator's helm release."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from kvtest.e2e.kubernetes import JsonObject, Kubernetes, eventually, run
@@ -43,6 +44,14 @@ class Release:
         """Return the name of the pod that holds the operators' Lease, empty if none does."""
         identity = self.kubernetes.get("lease", LEASE)["spec"].get("holderIdentity") or ""
         return next((name for name in self.operators() if identity.startswith(name)), "")
+
+    def is_led(self) -> bool:
+        """Whether an operator has just renewed the Lease, as it does every 2 s; the lab has one clock."""
+        spec = self.kubernetes.get("lease", LEASE)["spec"]
+        if not spec.get("holderIdentity"):
+            return False
+        age = datetime.now(UTC) - datetime.fromisoformat(spec["renewTime"])
+        return age < timedelta(seconds=5)
 
     def kill_operators(self, *names: str) -> None:
         self.kubernetes.kubectl("delete", "pod", *names, "--grace-period=0", "--force")
