@@ -79,6 +79,9 @@ DRAIN_S = 0.5
 CHECKPOINT_S = 0.3
 CHECKPOINT_BATCH = 5000
 
+#: What the state holds without any key: the membership and the like.
+OWN_RECORDS_BYTES = 1024
+
 #: A removed member goes on this long, so that the others hear of the commit from it.
 REMOVED_LINGER_S = 1.0
 
@@ -432,8 +435,8 @@ class Member:
 
     @property
     def db_size_in_use_bytes(self) -> int:
-        """Bytes of the retained records; never more than the size on disk, as clients expect."""
-        return min(self.applier.store.retained_bytes, self.db_size_bytes)
+        """Bytes of the retained records; never 0 nor more than the size on disk, as clients expect."""
+        return min(OWN_RECORDS_BYTES + self.applier.store.retained_bytes, self.db_size_bytes)
 
     @property
     def quota_bytes(self) -> int | None:
