@@ -33,8 +33,8 @@ GRANT, KEEP_ALIVE = "/etcdserverpb.Lease/LeaseGrant", "/etcdserverpb.Lease/Lease
 #: How long one answer may take before the well-behaved client counts it as missing.
 PATIENCE_S: Final = 10.0
 #: "Normal": the put rate of a hundred clients has come back to this share of what it was.
-NORMAL: Final = 0.7
-NORMAL_DEADLINE_S: Final = 30.0
+NORMAL: Final = 0.8
+NORMAL_DEADLINE_S: Final = 60.0
 EVERYTHING: Final = pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
 
 
