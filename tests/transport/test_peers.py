@@ -30,6 +30,8 @@ class Side:
         self.gone: list[int] = []
         self.changed = asyncio.Event()
         self.stats = MemberStats()
+        self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
 
     def is_removed(self, member_id: int) -> bool:
         return member_id in self.removed
@@ -53,6 +55,8 @@ class Side:
         return json.dumps({"cluster_id": self.cluster_id}).encode()
 
     async def handle_call(self, from_id: int, method: str, payload: bytes) -> bytes:
+        self.asked.set()
+        await self.may_answer.wait()
         if method == "fail":
             error = KvError("no such thing")
             raise error
@@ -114,6 +118,18 @@ async def test_a_call_returns_the_peers_answer_or_its_own_error(pair: Pair) -> N
     with pytest.raises(KvError, match="no such thing") as caught:
         await peers_one.call(2, "fail", b"", 2.0)
     assert caught.value.code == StatusCode.UNKNOWN
+
+
+async def test_a_call_that_is_under_way_is_answered_though_the_peer_is_removed_meanwhile(pair: Pair) -> None:
+    _, first_peers, second, _, _ = pair
+    await until(lambda: first_peers.connected(2))
+    second.may_answer.clear()
+    call = asyncio.create_task(first_peers.call(2, "slow", b"x", 5.0))
+    await asyncio.wait_for(second.asked.wait(), 5.0)
+    first_peers.remove_peer(2)
+    assert not first_peers.connected(2)
+    second.may_answer.set()
+    assert await call == b"1 slow x"
 
 
 async def test_a_call_to_a_stranger_is_unavailable(pair: Pair) -> None:

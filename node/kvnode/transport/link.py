@@ -151,10 +151,12 @@ class PeerLink:
         finally:
             self._calls.pop(call_id, None)
 
-    async def close(self) -> None:
-        """Hang up and stop reconnecting."""
+    async def close(self, *, patience_s: float = 0.0) -> None:
+        """Stop reconnecting and hang up, for so long not before the calls under way are answered."""
         self._task.cancel()
         self._stats.is_connected = False
+        if self._calls and patience_s and self.is_connected:
+            await asyncio.wait(list(self._calls.values()), timeout=patience_s)
         if self._connection is not None:
             self._connection.close()
         await asyncio.gather(self._task, return_exceptions=True)

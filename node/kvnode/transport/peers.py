@@ -26,6 +26,10 @@ __all__ = ["Peers", "TcpNetwork", "ask_cluster"]
 #: How long a receiver may take to make a whole streamed snapshot durable once all is sent.
 SNAPSHOT_DONE_TIMEOUT_S = 60.0
 
+#: How long a member that was removed may take to answer what it was asked before: it may lead, and have been
+#: asked for its own removal, which is known here sooner than its answer.
+REMOVED_PATIENCE_S = 1.0
+
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ class Peers:
     def remove_peer(self, member_id: int) -> None:
         link = self._links.pop(member_id, None)
         if link is not None:
-            task = asyncio.get_running_loop().create_task(link.close())
+            task = asyncio.get_running_loop().create_task(link.close(patience_s=REMOVED_PATIENCE_S))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
