@@ -301,7 +301,9 @@ class Outgoing:
             self._write(transport)
         while self._ready and not self._is_paused and self.send_window > 0:
             self._pump()
-            self._write(transport)
+            # Nothing, where the client has taken its windows back.
+            if self._out:
+                self._write(transport)
         if self._is_paused:
             self.stuck_bytes = transport.get_write_buffer_size()
             if not self._is_stalled and self.held_bytes + self.stuck_bytes > STALLED_BYTES:
