@@ -27,16 +27,13 @@ def test_a_notice_is_not_answered():
     world[1].propose([b"x"])
     world.perform_ready(1)
     world.finish_persist(1)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     for number in (2, 3):
         world.turn(number)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     world.turn(1)
     assert notices(world) == [B, C]
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     for number in (2, 3):
         world.turn(number)
     assert commits(world) == [3, 3, 3]

@@ -138,8 +138,7 @@ def test_a_candidate_asks_for_votes_only_after_its_own_term_vote_and_log_are_dur
     world.elect(2)
     world[2].propose([b"x"])
     world.perform_ready(2)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     world[1].campaign()
     ready = world.perform_ready(1)
     assert ready.persist is not None

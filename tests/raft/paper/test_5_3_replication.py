@@ -89,8 +89,7 @@ def test_a_leader_counts_its_own_copy_only_when_it_is_durable():
     world.perform_ready(1)
     world.crash(3)
     for number in (2, 1):
-        for message in world.take_network():
-            world.deliver(message)
+        world.deliver_all()
         if number == 2:
             world.turn(2)
     assert world[1].status().progress[B].match_index == 3
@@ -114,12 +113,10 @@ def test_a_majority_of_followers_commits_before_the_leaders_disk_but_it_applies_
     world = led()
     world[1].propose([b"x"])
     world.perform_ready(1)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     for number in (2, 3):
         world.turn(number)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     assert world[1].commit_index == 3
     assert world.perform_ready(1).committed_entries == ()
     world.finish_persist(1)

@@ -108,8 +108,7 @@ def test_what_was_not_durable_before_a_crash_is_fetched_again():
     world.elect(1)
     world[1].propose([b"x"])
     world.perform_ready(1)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     world.perform_ready(2)
     world.crash(2)
     world.restart(2)

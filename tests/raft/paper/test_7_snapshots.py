@@ -52,8 +52,7 @@ def test_nothing_else_is_sent_while_a_snapshot_is_under_way():
         world.tick()
         for number in (1, 2, 3):
             world.turn(number)
-        for message in world.take_network():
-            world.deliver(message)
+        world.deliver_all()
         world.turn(1)
     world.take_network()
     world[1].propose([b"d"])

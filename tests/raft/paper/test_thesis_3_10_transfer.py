@@ -30,8 +30,7 @@ def test_the_target_skips_the_pre_vote_and_says_why_it_campaigns():
     world = led()
     world[1].transfer_leadership(B)
     world.turn(1)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     world.turn(2)
     assert [(m.is_pre_vote, m.is_transfer) for m in world.sent(RequestVote)] == [(False, True)] * 2
 

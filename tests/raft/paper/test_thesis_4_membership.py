@@ -82,8 +82,7 @@ def test_a_new_leader_waits_until_it_has_applied_all_former_entries():
             break
         for number in (1, 2, 3):
             world.turn(number)
-        for message in world.take_network():
-            world.deliver(message)
+        world.deliver_all()
     with pytest.raises(ProposalDroppedError):
         world[3].propose_conf_change(ConfChange(LEARN, D))
     world.settle()
@@ -198,14 +197,12 @@ def test_a_leader_that_was_removed_is_followed_for_as_long_as_it_leads():
     while world[2].conf_state == ConfState(ids(1, 2, 3, 4, 5)):
         for number in (1, 2, 3, 4, 5):
             world.turn(number)
-        for message in world.take_network():
-            world.deliver(message)
+        world.deliver_all()
     # Nobody's answers reach it: it can't know that they know.
     for _ in range(5):
         world[1].tick()
         world.turn(1)
-        for message in world.take_network():
-            world.deliver(message)
+        world.deliver_all()
         world[2].tick()
         world.turn(2)
         world.take_network()
@@ -220,8 +217,7 @@ def test_a_leader_leaving_refuses_proposals_and_leads_until_the_others_know():
     while world[1].conf_state == ConfState((A, B, C)):
         for number in (1, 2, 3):
             world.turn(number)
-        for message in world.take_network():
-            world.deliver(message)
+        world.deliver_all()
     world.turn(1)
     world.take_network()
     assert world[1].role is Role.LEADER
@@ -266,8 +262,7 @@ def test_a_membership_change_is_applied_only_when_its_commitment_is_durable():
     while world[1].commit_index < 3:
         for number in (1, 2):
             world.turn(number)
-        for message in world.take_network():
-            world.deliver(message)
+        world.deliver_all()
     ready = world.perform_ready(1)
     assert ready.committed_entries == ()
     assert ready.persist is not None

@@ -56,8 +56,7 @@ def test_an_earlier_round_does_not_confirm_a_later_read():
     world = led()
     world.read(1, b"a")
     world.turn(1)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     world.turn(2)
     answers = world.take_network()
     world.read(1, b"b")
@@ -99,8 +98,7 @@ def test_a_new_leader_waits_for_a_commit_in_its_term():
     world = led()
     world[1].propose([b"x"])
     world.turn(1)
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     for number in (2, 3):
         world.turn(number)
     world.take_network()
@@ -112,8 +110,7 @@ def test_a_new_leader_waits_for_a_commit_in_its_term():
             break
         for number in (2, 3):
             world.turn(number)
-        for message in world.take_network():
-            world.deliver(message)
+        world.deliver_all()
     world.read(2, b"r")
     assert world[2].commit_index == 2
     world.settle()

@@ -21,8 +21,7 @@ def test_a_campaign_begins_with_a_question_that_changes_nothing():
         RequestVote(A, B, 2, 1, 1, is_pre_vote=True, is_transfer=False),
         RequestVote(A, C, 2, 1, 1, is_pre_vote=True, is_transfer=False),
     ]
-    for message in world.take_network():
-        world.deliver(message)
+    world.deliver_all()
     world.turn(2)
     assert (world[2].term, world[2].status().vote) == (1, 0)
     assert world.network == [RequestVoteResponse(B, A, 2, granted=True, is_pre_vote=True)]

@@ -274,6 +274,11 @@ class World:
         self.checker.stepped(self[message.to_id])
         return True
 
+    def deliver_all(self) -> None:
+        """Hand over what is on the way now, in order; what that brings about stays on the way."""
+        for message in self.take_network():
+            self.deliver(message)
+
     def _receive_snapshot(self, message: InstallSnapshot) -> None:
         """Stream the data first; apply what is queued, since raft's membership jumps with the snapshot."""
         receiver = self.members[message.to_id]
@@ -320,9 +325,7 @@ class World:
                 self.turn(number)
             if not self.network:
                 return
-            batch, self.network = self.network, []
-            for message in batch:
-                self.deliver(message)
+            self.deliver_all()
         raise AssertionError(f"not settled after {rounds} rounds")
 
     def tick(self, *numbers: int, count: int = 1) -> None:
