@@ -327,11 +327,6 @@ class RawNode:
         return self._state.log.last_index
 
     @property
-    def holds_notices(self) -> bool:
-        """What ``hold_notices`` was told last."""
-        return self._state.holds_notices
-
-    @property
     def has_held_notices(self) -> bool:
         """Whether a commit index waits for entries to go with."""
         return self._state.has_held_notices
