@@ -249,12 +249,12 @@ def _changes(state: "ReadView", key_prefix: bytes) -> Iterator[Json]:
 
 @contextmanager
 def _inspecting(data_dir: Path, wal_dir: Path | None, scratch: Path | None) -> "Iterator[Inspection]":
+    from kvnode.storage.engines import DiskEngines
     from kvnode.storage.errors import StorageError
     from kvnode.storage.inspection import inspect
-    from kvnode.storage.leveldb import LevelDbEngines
 
     try:
-        with inspect(data_dir, LevelDbEngines(), wal_dir=wal_dir, scratch=scratch) as inspection:
+        with inspect(data_dir, DiskEngines(), wal_dir=wal_dir, scratch=scratch) as inspection:
             yield inspection
     except StorageError as error:
         raise SnapshotFileError(str(error)) from error

@@ -73,8 +73,8 @@ def restore_snapshot(
         ValueError: The arguments contradict each other.
         SnapshotFileError: The file is damaged, or the directory exists or can't be written.
     """
+    from kvnode.storage.engines import DiskEngines
     from kvnode.storage.errors import StorageError
-    from kvnode.storage.leveldb import LevelDbEngines
     from kvnode.storage.restore import restore
 
     members = parse_initial_cluster(initial_cluster)
@@ -92,7 +92,7 @@ def restore_snapshot(
         result = restore(
             file,
             data_dir,
-            engines=LevelDbEngines(),
+            engines=DiskEngines(),
             name=name,
             initial_cluster=members,
             initial_cluster_token=initial_cluster_token,
@@ -119,12 +119,12 @@ def hash_of(path: Path, *, revision: int = 0, scratch: Path | None = None) -> Fi
     Raises:
         SnapshotFileError: It is damaged, or neither of them, or the revision is not in it.
     """
+    from kvnode.storage.engines import DiskEngines
     from kvnode.storage.errors import StorageError
     from kvnode.storage.inspection import inspect
-    from kvnode.storage.leveldb import LevelDbEngines
     from kvnode.storage.snapshots import load_file
 
-    engines = LevelDbEngines()
+    engines = DiskEngines()
     try:
         if path.is_dir():
             with inspect(path, engines, scratch=scratch) as inspection, inspection.state() as state:
@@ -159,19 +159,18 @@ def defragment_directory(data_dir: Path, *, wal_dir: Path | None = None) -> None
         SnapshotFileError: It runs, or its data are damaged.
     """
     from kvnode.storage.data_dir import DataDirectory
+    from kvnode.storage.engines import DiskEngines
     from kvnode.storage.errors import StorageError
-    from kvnode.storage.leveldb import LevelDbEngines
 
     if not data_dir.is_dir():
         raise SnapshotFileError(f"{data_dir}: is no directory")
     try:
-        with DataDirectory(data_dir, LevelDbEngines(), wal_dir=wal_dir) as directory:
+        with DataDirectory(data_dir, DiskEngines(), wal_dir=wal_dir) as directory:
             if directory.check() is None:
                 raise SnapshotFileError(f"{data_dir}: is no member's data directory")
             databases = directory.open()
             try:
                 databases.state_engine.compact_range()
-                databases.log_engine.compact_range()
             finally:
                 databases.close()
     except StorageError as error:

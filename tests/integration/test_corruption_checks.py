@@ -10,8 +10,8 @@ from kvnode.mvcc.rolling import ROLLING_KEY
 from kvnode.pb import rpc_pb2
 from kvnode.server.errors import ExitCode
 from kvnode.storage.data_dir import DataDirectory
+from kvnode.storage.engines import DiskEngines
 from kvnode.storage.keyspace import REVISION_PREFIX, prefix_end
-from kvnode.storage.leveldb import LevelDbEngines
 from kvtest.processes import ClusterProcesses
 from kvtest.workload import eventually
 
@@ -20,7 +20,7 @@ MakeCluster = Callable[..., ClusterProcesses]
 
 def spoil(directory: Path) -> None:
     """Change the value of the first record in a stopped member's state."""
-    data = DataDirectory(directory, LevelDbEngines())
+    data = DataDirectory(directory, DiskEngines())
     data.check()
     opened = data.open()
     engine = opened.state_engine
@@ -69,7 +69,7 @@ async def test_the_leader_raises_the_alarm_for_the_member_whose_data_differ(
 
 def diverge(directory: Path) -> None:
     """Let a stopped member have applied something else than the others."""
-    data = DataDirectory(directory, LevelDbEngines())
+    data = DataDirectory(directory, DiskEngines())
     data.check()
     opened = data.open()
     engine = opened.state_engine

@@ -97,7 +97,7 @@ def test_the_log_can_lie_on_a_disk_of_its_own(cluster: MakeCluster, tmp_path: Pa
     member.start()
     member.wait_serving()
     assert run_kvctl([member.client_url], "put", "k", "v").code == 0
-    assert (wal_dir / "log" / "CURRENT").exists()
+    assert list((wal_dir / "log").glob("*.wal"))
     assert not (member.data_dir / "log").exists()
     member.restart()
     assert run_kvctl([member.client_url], "get", "k").text == "k\nv\n"

@@ -116,8 +116,13 @@ def delete_state(data_dir: Path) -> None:
         shutil.rmtree(state)
 
 
+def damage_log(data_dir: Path) -> None:
+    for segment in (data_dir / "log").glob("*.wal"):
+        flip(segment, 10)
+
+
 def damage_manifest(data_dir: Path) -> None:
-    for manifest in (data_dir / "log").glob("MANIFEST-*"):
+    for manifest in data_dir.glob("state-*/MANIFEST-*"):
         flip(manifest, 10)
 
 
@@ -129,7 +134,9 @@ def damage_table(data_dir: Path) -> None:
         flip(table, -5)
 
 
-@pytest.mark.parametrize("damage", [damage_identity, delete_log, delete_state, damage_manifest, damage_table])
+@pytest.mark.parametrize(
+    "damage", [damage_identity, delete_log, delete_state, damage_log, damage_manifest, damage_table]
+)
 async def test_damaged_data_are_not_started_with(
     cluster: MakeCluster, damage: Callable[[Path], None]
 ) -> None:

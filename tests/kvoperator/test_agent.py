@@ -14,7 +14,7 @@ from grpc import aio
 from kvnode.pb import rpc_pb2
 from kvnode.raft.types import ConfState, MemberId, SnapshotMetadata
 from kvnode.storage.data_dir import DataDirectory
-from kvnode.storage.leveldb import LevelDbEngines
+from kvnode.storage.engines import DiskEngines
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotWriter, verify
 from kvoperator.__main__ import main
@@ -191,7 +191,7 @@ async def test_a_restored_directory_belongs_to_a_new_cluster(
     result = restore_snapshot(place, arguments(tmp_path / "volume", taken.sha256))
     assert result["revision"] == 77
     assert result["clusterID"] != "c0ffee"
-    with DataDirectory(tmp_path / "volume" / "data", LevelDbEngines()) as directory:
+    with DataDirectory(tmp_path / "volume" / "data", DiskEngines()) as directory:
         assert directory is not None
     assert [path.name for path in (tmp_path / "volume").iterdir()] == ["data"]
     before = sorted(path.name for path in (tmp_path / "volume" / "data").iterdir())

@@ -20,8 +20,10 @@ from kvnode.storage.data_dir import (
     Identity,
 )
 from kvnode.storage.engine import Engine
+from kvnode.storage.engines import DiskEngines
 from kvnode.storage.errors import StorageCorruptError, StorageError
-from kvnode.storage.leveldb import LevelDbEngine, LevelDbEngines
+from kvnode.storage.leveldb import LevelDbEngine
+from kvnode.storage.wal import WalEngine
 
 IDENTITY = Identity(cluster_id=0xC1, member_id=0xA1)
 START = genesis([MemberId(0xA1)])
@@ -34,7 +36,7 @@ def fill(engine: Engine) -> None:
 
 
 def lock(path: Path) -> DataDirectory:
-    return DataDirectory(path, LevelDbEngines())
+    return DataDirectory(path, DiskEngines())
 
 
 def make(path: Path) -> None:
@@ -85,8 +87,8 @@ def test_a_second_process_is_locked_out_until_the_first_lets_go(made: Path) -> N
 
 def test_the_lock_ends_with_its_process(made: Path) -> None:
     code = (
-        "import sys; from kvnode.storage.data_dir import *; from kvnode.storage.leveldb import *;"
-        "d = DataDirectory(sys.argv[1], LevelDbEngines()); print('locked', flush=True); sys.stdin.read()"
+        "import sys; from kvnode.storage.data_dir import *; from kvnode.storage.engines import *;"
+        "d = DataDirectory(sys.argv[1], DiskEngines()); print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(made)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -205,13 +207,14 @@ def test_creating_twice_is_refused(made: Path) -> None:
         directory.create(IDENTITY, START, fill)
 
 
-class Failing(LevelDbEngines):
+class Failing(DiskEngines):
     """Engines of which one can't be made."""
 
     def __init__(self, what: str) -> None:
+        super().__init__()
         self.what = what
 
-    def log(self, path: Path, *, create: bool) -> LevelDbEngine:
+    def log(self, path: Path, *, create: bool) -> WalEngine:
         if self.what == "log":
             raise StorageError(str(path), "no")
         return super().log(path, create=create)
@@ -290,8 +293,8 @@ def test_the_log_decides_in_one_write_which_state_is_current(made: Path) -> None
 
 
 def test_damage_in_either_database_is_reported_and_nothing_stays_open(made: Path) -> None:
-    for database in ("log", "state-1"):
-        file = max((made / database).glob("MANIFEST-*"))
+    for name in ("log/*.wal", "state-1/MANIFEST-*"):
+        file = max(made.glob(name))
         before = file.read_bytes()
         file.write_bytes(before[:20] + bytes([before[20] ^ 1]) + before[21:])
         with lock(made) as directory, pytest.raises(StorageCorruptError):

@@ -41,7 +41,7 @@ def test_a_copy_holds_what_was_written_though_the_lock_is_held(tmp_path: Path) -
     engine = LevelDbEngine(tmp_path / "db", BUSY, create=True)
     for number in range(300):
         write(engine, number)
-    copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+    copy_database(tmp_path / "db", tmp_path / "copy")
     write(engine, 300)
     assert check_copy(tmp_path / "copy") == 300
     engine.close()
@@ -64,7 +64,7 @@ def test_copies_of_a_busy_database_are_whole(tmp_path: Path) -> None:
     try:
         for number in range(15):
             before = written
-            copy_database(tmp_path / "db", tmp_path / f"copy{number}", allows_gaps=False)
+            copy_database(tmp_path / "db", tmp_path / f"copy{number}")
             assert before <= check_copy(tmp_path / f"copy{number}") <= written + 1
     finally:
         is_over.set()
@@ -83,7 +83,7 @@ def test_opening_a_copy_leaves_the_original_as_it_was(tmp_path: Path) -> None:
         return {file.name: file.read_bytes() for file in (tmp_path / "db").iterdir()}
 
     before = files()
-    copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+    copy_database(tmp_path / "db", tmp_path / "copy")
     copied = LevelDbEngine(tmp_path / "copy", BUSY, create=False)
     batch = copied.batch()
     batch.put(b"only here", b"v")
@@ -103,7 +103,7 @@ def test_a_table_that_is_just_being_made_is_left_alone(tmp_path: Path) -> None:
     unfinished = [tmp_path / "db" / f"{number:06d}.ldb" for number in range(newest + 1, newest + 20)]
     for file in unfinished:
         file.write_bytes(b"unfinished")
-    copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+    copy_database(tmp_path / "db", tmp_path / "copy")
     copied = LevelDbEngine(tmp_path / "copy", BUSY, create=False)
     for number in range(300, 900):
         write(copied, number)
@@ -121,7 +121,7 @@ def test_tables_are_copied_where_links_cannot_be(tmp_path: Path, monkeypatch: py
     for number in range(300):
         write(engine, number)
     engine.close()
-    copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+    copy_database(tmp_path / "db", tmp_path / "copy")
     assert check_copy(tmp_path / "copy") == 300
 
 
@@ -133,16 +133,16 @@ def test_a_database_that_misses_a_table_is_damaged(tmp_path: Path) -> None:
     engine.close()
     next((tmp_path / "db").glob("*.ldb")).unlink()
     with pytest.raises(StorageError):
-        copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+        copy_database(tmp_path / "db", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
 def test_a_database_without_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "db").mkdir()
     with pytest.raises(StorageError):
-        copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+        copy_database(tmp_path / "db", tmp_path / "copy")
     with pytest.raises(StorageError):
-        copy_database(tmp_path / "nothing", tmp_path / "copy", allows_gaps=False)
+        copy_database(tmp_path / "nothing", tmp_path / "copy")
 
 
 def test_a_log_with_a_gap_is_damage(tmp_path: Path) -> None:
@@ -156,13 +156,12 @@ def test_a_log_with_a_gap_is_damage(tmp_path: Path) -> None:
     data = log.read_bytes()
     log.write_bytes(data[: ends[3]] + data[ends[4] :])  # the fifth write, whole
     with pytest.raises(StorageCorruptError, match="are lost, though later ones are there"):
-        copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
-    copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=True)
+        copy_database(tmp_path / "db", tmp_path / "copy")
 
 
 def test_a_wrong_length_in_a_log_is_damage_when_the_copy_is_made_or_read(tmp_path: Path) -> None:
     def copy_and_read() -> None:
-        copy_database(tmp_path / "db", tmp_path / "copy", allows_gaps=False)
+        copy_database(tmp_path / "db", tmp_path / "copy")
         check_copy(tmp_path / "copy")
 
     engine = LevelDbEngine(tmp_path / "db", STATE_OPTIONS, create=True)

@@ -144,3 +144,17 @@ def test_a_surviving_count_out_of_range_is_refused() -> None:
     engine = MemoryEngine()
     with pytest.raises(ValueError, match=r"0\.\.0"):
         engine.crash(lambda _: 1)
+
+
+def test_a_deleted_range_holds_start_and_not_stop_and_comes_back_with_its_batch() -> None:
+    engine = MemoryEngine()
+    for key in (b"a", b"b", b"c", b"d"):
+        put(engine, key, sync=True)
+    batch = engine.batch()
+    batch.put(b"bb", b"v")
+    batch.delete_range(b"b", b"d")
+    batch.put(b"c", b"v")
+    engine.write(batch)
+    assert keys(engine) == b"acd"
+    engine.crash()
+    assert keys(engine) == b"abcd"

@@ -14,9 +14,10 @@ from kvnode.mvcc.store import COMPACT_KEY, REVISION_KEY
 from kvnode.raft.types import ConfState, MemberId, SnapshotMetadata
 from kvnode.storage import restore as restore_module
 from kvnode.storage.data_dir import DataDirectory
+from kvnode.storage.engines import DiskEngines
 from kvnode.storage.errors import SnapshotError, StorageError
 from kvnode.storage.keyspace import alarm_key, lease_key, removed_key
-from kvnode.storage.leveldb import LevelDbEngine, LevelDbEngines
+from kvnode.storage.leveldb import LevelDbEngine
 from kvnode.storage.memory import MemoryEngine
 from kvnode.storage.restore import RestoreResult, RestoreTargetError, restore
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotWriter
@@ -80,7 +81,7 @@ def run(
     return restore(
         snapshot,
         data_dir,
-        engines=LevelDbEngines(),
+        engines=DiskEngines(),
         name=name,
         initial_cluster=cluster,
         initial_cluster_token=token,
@@ -91,7 +92,7 @@ def run(
 
 def opened(data_dir: Path) -> Applier:
     """Open a restored directory as a member does."""
-    with DataDirectory(data_dir, LevelDbEngines()) as directory:
+    with DataDirectory(data_dir, DiskEngines()) as directory:
         assert directory.check() is not None
         data = directory.open()
         applier = Applier(data.state_engine, is_local=lambda _: False)
@@ -136,7 +137,7 @@ def test_keys_and_leases_are_the_old_ones_and_the_cluster_is_new(snapshot: Path,
 
 
 def read_applied_of(data_dir: Path) -> tuple[int, int]:
-    with DataDirectory(data_dir, LevelDbEngines()) as directory:
+    with DataDirectory(data_dir, DiskEngines()) as directory:
         data = directory.open()
         applied = read_applied(data.state_engine)
         assert decode_conf_state(data.state_engine.get(CONF_STATE_KEY) or b"").voters
@@ -152,7 +153,7 @@ def test_all_members_restore_the_same_state(snapshot: Path, tmp_path: Path) -> N
     assert len({result.member_id for result in results}) == 3
     states = []
     for name in THREE:
-        with DataDirectory(tmp_path / name, LevelDbEngines()) as directory:
+        with DataDirectory(tmp_path / name, DiskEngines()) as directory:
             data = directory.open()
             states.append(dict(data.state_engine.iterate()))
             data.close()
@@ -222,7 +223,7 @@ def test_a_damaged_snapshot_makes_nothing(snapshot: Path, tmp_path: Path, at: in
 
 
 def test_a_restore_that_fails_half_way_leaves_the_target_as_it_was(snapshot: Path, tmp_path: Path) -> None:
-    class NoLog(LevelDbEngines):
+    class NoLog(DiskEngines):
         def log(self, path: Path, *, create: bool) -> LevelDbEngine:
             raise StorageError(str(path), "no log today")
 

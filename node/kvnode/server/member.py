@@ -62,8 +62,8 @@ from kvnode.server.upkeep import Upkeep
 from kvnode.status import KvError
 from kvnode.storage.data_dir import DataDirectory, DataDirectoryLockedError, Identity, OpenData
 from kvnode.storage.engine import Engine
+from kvnode.storage.engines import DiskEngines
 from kvnode.storage.errors import StorageCorruptError, StorageError, StorageFullError
-from kvnode.storage.leveldb import LevelDbEngines
 from kvnode.storage.log_store import LogStore
 from kvnode.storage.snapshots import SnapshotHeader, SnapshotInstaller, SnapshotWriter
 
@@ -201,7 +201,7 @@ class Member:
         network.bind()
         stats = MemberStats()
         try:
-            engines = LevelDbEngines(on_state_write=stats.backend_commit_s.observe)
+            engines = DiskEngines(on_state_write=stats.backend_commit_s.observe)
             data = _open_data_dir(config, engines)
             try:
                 identity, opened = await _open(config, network, data)
@@ -976,7 +976,7 @@ class Member:
 _GROWING = frozenset({CommandKind.PUT, CommandKind.TXN, CommandKind.LEASE_GRANT})
 
 
-def _open_data_dir(config: NodeConfig, engines: LevelDbEngines) -> DataDirectory:
+def _open_data_dir(config: NodeConfig, engines: DiskEngines) -> DataDirectory:
     path = config.data_dir
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

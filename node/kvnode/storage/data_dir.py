@@ -5,7 +5,7 @@ Layout::
     lock                 held by flock while a process uses the directory
     identity.json        cluster and member ID; written last, so its presence means "complete"
     removed              tombstone: the cluster removed this member
-    log/                 LevelDB: the raft log, and which state generation belongs to it
+    log/                 a write-ahead log: the raft log, and which state generation belongs to it
     state-<generation>/  LevelDB: the state
 
 The guards answer one question: may this process be this member?  A member that starts with an empty or
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from kvnode.raft.types import NO_MEMBER, SnapshotMetadata
-from kvnode.storage.engine import Engine
+from kvnode.storage.engine import Engine, LogEngine
 from kvnode.storage.errors import StorageError
 from kvnode.storage.log_store import LogStore
 
@@ -98,8 +98,11 @@ class Identity:
 class EngineFactory(Protocol):
     """Makes and opens the two databases."""
 
-    def log(self, path: Path, *, create: bool) -> Engine:
+    def log(self, path: Path, *, create: bool) -> LogEngine:
         """Return the log's database."""
+
+    def log_view(self, path: Path) -> LogEngine:
+        """Return the log's database as it is now, for reading only, whether or not a member uses it."""
 
     def state(self, path: Path, *, create: bool) -> Engine:
         """Return a state database."""
@@ -109,7 +112,7 @@ class OpenData(NamedTuple):
     """What a member works on.  Whoever receives it closes both engines."""
 
     log: LogStore
-    log_engine: Engine
+    log_engine: LogEngine
     state_engine: Engine
     #: Name of the state generation that is open.
     generation: str

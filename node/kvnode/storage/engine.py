@@ -13,7 +13,7 @@ Threads: ``write`` and ``sync`` may be called by one thread while others read.
 from collections.abc import Iterator
 from typing import Protocol
 
-__all__ = ["Engine", "ReadView", "Snapshot", "WriteBatch"]
+__all__ = ["Engine", "LogBatch", "LogEngine", "ReadView", "Snapshot", "WriteBatch"]
 
 
 class WriteBatch(Protocol):
@@ -95,6 +95,35 @@ class Engine(ReadView, Protocol):
 
         Looks at files, so not for every write.
         """
+
+    def close(self) -> None:
+        """Release the database.  Idempotent."""
+
+
+class LogBatch(Protocol):
+    """Like ``WriteBatch``, for the raft log, which grows at one end and is deleted in ranges."""
+
+    def put(self, key: bytes, value: bytes, /) -> None:
+        """Set ``key``."""
+
+    def delete_range(self, start: bytes, stop: bytes, /) -> None:
+        """Remove all keys with ``start <= key < stop``."""
+
+    def seal(self) -> None:
+        """Do what writing needs but for the disk; no operation follows."""
+
+
+class LogEngine(ReadView, Protocol):
+    """What the raft log is kept in.
+
+    Of writes that a power failure may lose, it never loses one and keeps a later one.
+    """
+
+    def batch(self) -> LogBatch:
+        """Return an empty batch, to be written once and by this engine only."""
+
+    def write(self, batch: LogBatch, *, sync: bool = False) -> None:
+        """See ``Engine``."""
 
     def close(self) -> None:
         """Release the database.  Idempotent."""

@@ -1,13 +1,13 @@
 """A member's databases for looking at, whether or not the member runs.
 
-Nothing in the data directory is changed, and its lock is not needed: what is opened are copies (see
-``leveldb_copy``) in a scratch directory, which go away at the end.  Each copy is the database of one
-moment; log and state are of two moments, the state's being the later one.
+Nothing in the data directory is changed, and its lock is not needed: of the state, a copy is opened (see
+``leveldb_copy``) in a scratch directory, which goes away at the end.  Log and state are each of one
+moment, the state's being the later one.
 """
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,8 +41,12 @@ class Inspection:
             DataDirectoryLostError: it is missing.
             StorageCorruptError: it is damaged.
         """
-        with self._copied(self._log_path, allows_gaps=True, open_copy=self._engines.log) as engine:
+        _check_there(self._log_path)
+        engine = self._engines.log_view(self._log_path)
+        try:
             yield StoredLog(engine, path=str(self._log_path))
+        finally:
+            engine.close()
 
     @contextmanager
     def state(self) -> Iterator[Engine]:
@@ -58,18 +62,10 @@ class Inspection:
             # A snapshot that is installed meanwhile puts another generation in its place.
             if path.is_dir() or not tries_left:
                 break
-        with self._copied(path, allows_gaps=False, open_copy=self._engines.state) as engine:
-            yield engine
-
-    @contextmanager
-    def _copied(
-        self, source: Path, *, allows_gaps: bool, open_copy: Callable[..., Engine]
-    ) -> Iterator[Engine]:
-        if not source.is_dir():
-            raise DataDirectoryLostError(str(source), "is missing")
-        target = self._scratch / source.name
-        copy_database(source, target, allows_gaps=allows_gaps)
-        engine = open_copy(target, create=False)
+        _check_there(path)
+        target = self._scratch / path.name
+        copy_database(path, target)
+        engine = self._engines.state(target, create=False)
         try:
             yield engine
         finally:
@@ -85,10 +81,10 @@ def inspect(
 
     Args:
         path: a member's data directory.
-        engines: opens the copies.
+        engines: opens what is looked at.
         wal_dir: where the log lies, if not in ``path``.
-        scratch: where to put the copies; on the file system of ``path`` they cost hardly any space,
-            elsewhere as much as the originals.  None: wherever temporary files go.
+        scratch: where to put the copy; on the file system of ``path`` it costs hardly any space,
+            elsewhere as much as the original.  None: wherever temporary files go.
 
     Raises:
         DataDirectoryLostError: no member has completed the directory.
@@ -99,3 +95,8 @@ def inspect(
         raise DataDirectoryLostError(str(path), "is no member's data directory")
     with tempfile.TemporaryDirectory(prefix="kvcluster-", dir=scratch) as directory:
         yield Inspection(path, (wal_dir or path) / "log", Path(directory), engines, identity)
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_dir():
+        raise DataDirectoryLostError(str(path), "is missing")

@@ -2,7 +2,7 @@
 
 Numbers in keys are 8-byte big-endian, so that bytewise order is numeric order.
 
-Log database (written by ``log_store`` only)::
+The log (written by ``log_store`` only)::
 
     v            format version
     h            hard state
@@ -30,6 +30,7 @@ __all__ = [
     "ALARM_PREFIX",
     "LEASE_PREFIX",
     "LOG_BASE",
+    "LOG_ENTRIES_END",
     "LOG_ENTRY_PREFIX",
     "LOG_FORMAT",
     "LOG_GENERATION",
@@ -62,6 +63,7 @@ LOG_BASE: Final = b"b"
 LOG_SNAPSHOT: Final = b"s"
 LOG_GENERATION: Final = b"g"
 LOG_ENTRY_PREFIX: Final = b"e"
+LOG_ENTRIES_END: Final = b"f"
 
 REVISION_PREFIX: Final = b"r"
 META_PREFIX: Final = b"m"

@@ -41,17 +41,15 @@ from kvnode.storage.errors import (
 from kvnode.storage.leveldb_files import check_files
 
 __all__ = [
-    "LOG_OPTIONS",
     "STATE_OPTIONS",
     "LevelDbBatch",
     "LevelDbEngine",
-    "LevelDbEngines",
     "LevelDbOptions",
     "LevelDbSnapshot",
 ]
 
 _MIB: Final = 1 << 20
-# Above every key of either database: keys start with an ASCII letter.
+# Above every key: keys start with an ASCII letter.
 _BEHIND_ALL_KEYS: Final = b"\xff" * 8
 #: An iterator steps through this many records at a time, or about this many bytes; fewer at first,
 #: because many readers want a few only.
@@ -80,21 +78,8 @@ class LevelDbOptions:
     #: 10 bits a key give 1 % false positives.  0: no filter.
     bloom_bits_per_key: int
     is_compressed: bool
-    #: Batches may be missing between others, as after power loss when some were synced and some were
-    #: not: the reader above checks for itself.  Else a database with such a gap is refused.
-    allows_gaps: bool = False
 
 
-#: The raft log: written once, read rarely, deleted soon.  Compression and filters would be wasted.
-LOG_OPTIONS: Final = LevelDbOptions(
-    write_buffer_bytes=8 * _MIB,
-    block_cache_bytes=2 * _MIB,
-    max_file_bytes=8 * _MIB,
-    max_open_files=200,
-    bloom_bits_per_key=0,
-    is_compressed=False,
-    allows_gaps=True,
-)
 #: The state: inserts in key order, point reads by exact revision, scans for watches.
 STATE_OPTIONS: Final = LevelDbOptions(
     write_buffer_bytes=8 * _MIB,
@@ -452,41 +437,9 @@ class LevelDbEngine(_View):
             self._known_logs = logs
 
 
-class LevelDbEngines:
-    """Makes and opens the two databases of a member; a ``data_dir.EngineFactory``.
-
-    Args:
-        on_state_write: hears how long each write of the state took, in seconds.
-    """
-
-    _on_state_write: Callable[[float], None] | None = None
-
-    def __init__(self, on_state_write: Callable[[float], None] | None = None) -> None:
-        self._on_state_write = on_state_write
-        #: Hears, in the thread that reads, of what an open database could not read back.
-        self.on_damage: Callable[[StorageCorruptError], None] | None = None
-
-    def log(self, path: Path, *, create: bool) -> LevelDbEngine:
-        """Return the log's database."""
-        engine = LevelDbEngine(path, LOG_OPTIONS, create=create)
-        engine.tell_damage(self._damaged)
-        return engine
-
-    def state(self, path: Path, *, create: bool) -> LevelDbEngine:
-        """Return a state database."""
-        engine = LevelDbEngine(path, STATE_OPTIONS, create=create)
-        engine.on_write = self._on_state_write
-        engine.tell_damage(self._damaged)
-        return engine
-
-    def _damaged(self, error: StorageCorruptError) -> None:
-        if self.on_damage is not None:
-            self.on_damage(error)
-
-
 def _open(path: str, options: LevelDbOptions, *, create: bool) -> Any:
     if not create:
-        check_files(Path(path), allows_gaps=options.allows_gaps)
+        check_files(Path(path))
     try:
         return plyvel.DB(
             path,

@@ -34,13 +34,12 @@ class DatabaseChangedError(StorageError):
     """The database's files changed faster than they could be copied."""
 
 
-def copy_database(source: Path, target: Path, *, allows_gaps: bool) -> None:
+def copy_database(source: Path, target: Path) -> None:
     """Copy the database in ``source`` into the directory ``target``, which is made.
 
     Args:
         source: not written to.
         target: must not exist.
-        allows_gaps: see ``leveldb_files.check_files``.
 
     Raises:
         DatabaseChangedError: it changes too fast.
@@ -52,7 +51,7 @@ def copy_database(source: Path, target: Path, *, allows_gaps: bool) -> None:
         try:
             target.mkdir(parents=True)
             if _copy_once(source, target):
-                check_files(target, allows_gaps=allows_gaps)
+                check_files(target)
                 return
         except StorageCorruptError as error:
             damage = error  # or a file that went away at the wrong moment: look again

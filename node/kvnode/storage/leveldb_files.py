@@ -34,12 +34,11 @@ _CRC_POLYNOMIAL: Final = 0x82F63B78
 _CRC_MASK_DELTA: Final = 0xA282EAD8
 
 
-def check_files(path: Path, *, allows_gaps: bool) -> None:
+def check_files(path: Path) -> None:
     """Look at the files of a closed database.
 
     Args:
         path: its directory.
-        allows_gaps: batches may be missing between others, because the reader above finds out itself.
 
     Raises:
         StorageCorruptError: records or files that were there are not.
@@ -68,7 +67,7 @@ def check_files(path: Path, *, allows_gaps: bool) -> None:
             if len(record) < _BATCH.size:
                 raise StorageCorruptError(str(file), "a batch is shorter than its header")
             sequence, count = _BATCH.unpack_from(record)
-            if expected is not None and sequence != expected and not allows_gaps:
+            if expected is not None and sequence != expected:
                 raise StorageCorruptError(
                     str(file),
                     f"the writes {expected}..{sequence - 1} are lost, though later ones are there",

@@ -6,12 +6,9 @@ thread does nothing but wait for the disk: ``prepare_save`` encodes, ``PreparedS
 ``finish`` makes the save readable.  Until ``finish`` readers see the log as it was before.
 
 Threads: everything belongs to one thread but ``PreparedSave.write``, which touches only the engine.
-Encoding in that one thread is also faster: plyvel lets go of the interpreter for every ``put``, and a
-storage thread would wait for the event loop's thread to get it back each time.
 
-Compaction costs no write of its own: ``compact`` moves the base in memory, the next save carries the new
-base in its batch, and it and later saves delete a few of the old entries each.  What a crash leaves over
-below the base is ignored and deleted after the restart.
+Compaction costs no write of its own: ``compact`` moves the base in memory, and the next save carries the new
+base in its batch and deletes the entries below it.
 
 Recent entries stay in memory within a bound of bytes, so replication to members that keep up reads no
 disk.  The terms of all entries are kept as runs, so ``term`` never does.
@@ -19,7 +16,6 @@ disk.  The terms of all entries are kept as runs, so ``term`` never does.
 
 import struct
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -34,10 +30,11 @@ from kvnode.raft.types import (
     SnapshotMetadata,
     Term,
 )
-from kvnode.storage.engine import Engine, ReadView, WriteBatch
+from kvnode.storage.engine import LogBatch, LogEngine, ReadView
 from kvnode.storage.errors import StorageCorruptError
 from kvnode.storage.keyspace import (
     LOG_BASE,
+    LOG_ENTRIES_END,
     LOG_ENTRY_PREFIX,
     LOG_FORMAT,
     LOG_GENERATION,
@@ -45,7 +42,6 @@ from kvnode.storage.keyspace import (
     LOG_SNAPSHOT,
     id_of_key,
     log_entry_key,
-    prefix_end,
 )
 
 __all__ = [
@@ -65,9 +61,6 @@ _ENTRY_HEAD_BYTES: Final = _ENTRY_HEAD.size
 _KINDS: Final = tuple(EntryKind)
 #: What an entry weighs in memory besides its data.
 _ENTRY_OVERHEAD_BYTES: Final = 150
-#: Old entries deleted by each save: more than a save adds, so the backlog shrinks, yet little work.
-_PURGES_PER_SAVE: Final = 8
-_PURGES_PER_ENTRY: Final = 2
 
 _pack_entry_head = _ENTRY_HEAD.pack
 
@@ -79,8 +72,8 @@ class PreparedSave:
 
     def __init__(
         self,
-        engine: Engine,
-        batch: WriteBatch,
+        engine: LogEngine,
+        batch: LogBatch,
         sync: bool,
         hard_state: HardState | None,
         entries: Sequence[Entry],
@@ -118,7 +111,7 @@ class _View(NamedTuple):
 class LogStore:
     """``raft.LogStorage`` over an engine; made by ``create`` or ``open``."""
 
-    def __init__(self, engine: Engine, path: str, base: SnapshotMetadata, cache_bytes: int) -> None:
+    def __init__(self, engine: LogEngine, path: str, base: SnapshotMetadata, cache_bytes: int) -> None:
         self._engine = engine
         self._path = path
         self._cache_bytes = cache_bytes
@@ -130,14 +123,12 @@ class LogStore:
         self._recent_bytes = 0
         #: The base in memory is ahead of the one on disk.
         self._is_base_dirty = False
-        #: Ranges (first, last) of keys below the base that are still on disk.
-        self._purges: deque[tuple[Index, Index]] = deque()
         self._is_save_pending = False
 
     @classmethod
     def create(
         cls,
-        engine: Engine,
+        engine: LogEngine,
         start: SnapshotMetadata | None,
         *,
         state_generation: str,
@@ -168,7 +159,7 @@ class LogStore:
         return store
 
     @classmethod
-    def open(cls, engine: Engine, *, path: str = "log", cache_bytes: int = 8 << 20) -> "LogStore":
+    def open(cls, engine: LogEngine, *, path: str = "log", cache_bytes: int = 8 << 20) -> "LogStore":
         """Take up the log that a former run of this member left.
 
         Every entry is read once: that verifies its checksum, and the indexes for gaps and the terms for
@@ -274,20 +265,15 @@ class LogStore:
         engine = self._engine
         batch = engine.batch()
         put = batch.put
-        is_base_due, self._is_base_dirty = self._is_base_dirty or bool(self._purges), False
         view = self._view
         base, last = view.base_index, view.last_index
         if snapshot is not None:
             put(LOG_SNAPSHOT, encode_snapshot_metadata(snapshot))
             put(LOG_BASE, _BASE.pack(snapshot.index, snapshot.term))
-            for index in range(max(snapshot.index, base) + 1, last + 1):
-                batch.delete(log_entry_key(index))
+            batch.delete_range(LOG_ENTRY_PREFIX, LOG_ENTRIES_END)
             base = last = snapshot.index
-        elif is_base_due:
-            # With every delete, not only once: LevelDB may keep a later batch and lose an earlier,
-            # unsynced one, and a delete without its base would look like a gap.
-            put(LOG_BASE, _BASE.pack(base, view.base_term))
-            self._purge(batch, _PURGES_PER_SAVE + _PURGES_PER_ENTRY * len(entries))
+        elif self._is_base_dirty:
+            self._put_base(batch)
         if entries:
             first = entries[0].index
             new_last = entries[-1].index
@@ -297,12 +283,15 @@ class LogStore:
                 )
             for term, index, kind, data in entries:
                 put(log_entry_key(index), _pack_entry_head(term, kind) + data)
-            for index in range(new_last + 1, last + 1):
-                batch.delete(log_entry_key(index))
+            if new_last < last:
+                batch.delete_range(log_entry_key(new_last + 1), LOG_ENTRIES_END)
         if hard_state is not None:
             put(LOG_HARD_STATE, _HARD_STATE.pack(*hard_state))
         if state_generation is not None:
             put(LOG_GENERATION, state_generation.encode("ascii"))
+        # In this thread: the storage thread would hold up the event loop's with it.
+        batch.seal()
+        self._is_base_dirty = False
         self._is_save_pending = True
         return PreparedSave(engine, batch, sync, hard_state, entries, snapshot, state_generation)
 
@@ -373,39 +362,26 @@ class LogStore:
             run_starts=starts[drop:],
             run_terms=terms[drop:],
         )
-        self._purges.append((view.base_index + 1, index))
         self._is_base_dirty = True
 
-    @property
-    def purge_backlog(self) -> int:
-        """How many compacted entries are still on disk."""
-        return sum(last - first + 1 for first, last in self._purges)
-
     def flush(self) -> None:
-        """Write what compaction has put off: the base and every delete.  For a calm shutdown."""
-        if not self._is_base_dirty and not self._purges:
-            return
-        self._is_base_dirty = False
-        view = self._view
-        batch = self._engine.batch()
-        batch.put(LOG_BASE, _BASE.pack(view.base_index, view.base_term))
-        self._purge(batch, self.purge_backlog)
-        self._engine.write(batch, sync=True)
+        """Write what compaction has put off.  For a calm shutdown."""
+        if self._is_base_dirty:
+            self.save(None)
 
     # Private.
 
+    def _put_base(self, batch: LogBatch) -> None:
+        """Let ``batch`` take away the entries up to the base."""
+        view = self._view
+        batch.put(LOG_BASE, _BASE.pack(view.base_index, view.base_term))
+        batch.delete_range(LOG_ENTRY_PREFIX, log_entry_key(view.base_index + 1))
+
     def _load(self) -> None:
-        """Read what is on disk above the base, and find what was left over below it."""
+        """Read what is on disk."""
         engine, path = self._engine, self._path
-        first_key = log_entry_key(self._view.base_index + 1)
-        for key, _ in engine.iterate(LOG_ENTRY_PREFIX, first_key, include_value=False):
-            index = id_of_key(key)
-            if self._purges and self._purges[-1][1] == index - 1:
-                self._purges[-1] = (self._purges[-1][0], index)
-            else:
-                self._purges.append((index, index))
         last, term = self._view.base_index, self._view.base_term
-        for key, value in engine.iterate(first_key, prefix_end(LOG_ENTRY_PREFIX)):
+        for key, value in engine.iterate(LOG_ENTRY_PREFIX, LOG_ENTRIES_END):
             entry = _decode_entry(path, key, value)
             if entry.index != last + 1:
                 raise StorageCorruptError(path, f"entry {entry.index} follows entry {last}")
@@ -490,27 +466,9 @@ class LogStore:
         )
 
     def _reset_to(self, snapshot: SnapshotMetadata) -> None:
-        view = self._view
-        left_over = min(view.last_index, snapshot.index)
-        if left_over > view.base_index:
-            self._purges.append((view.base_index + 1, left_over))
         self._snapshot = snapshot
         self._recent_bytes = 0
         self._view = _View(snapshot.index, snapshot.term, snapshot.index, snapshot.index + 1, [], (), ())
-
-    def _purge(self, batch: WriteBatch, limit: int) -> None:
-        """Put up to ``limit`` deletes of compacted entries into ``batch``, which holds their base."""
-        purges = self._purges
-        while purges and limit > 0:
-            first, last = purges[0]
-            stop = min(last + 1, first + limit)
-            for index in range(first, stop):
-                batch.delete(log_entry_key(index))
-            limit -= stop - first
-            if stop > last:
-                purges.popleft()
-            else:
-                purges[0] = (stop, last)
 
 
 class StoredLog:
@@ -542,7 +500,7 @@ class StoredLog:
     def entries(self, first: Index = 0) -> Iterator[Entry]:
         """Yield the entries from ``first`` on that are not compacted."""
         start = log_entry_key(max(first, self.base_index + 1))
-        for key, value in self._engine.iterate(start, prefix_end(LOG_ENTRY_PREFIX)):
+        for key, value in self._engine.iterate(start, LOG_ENTRIES_END):
             yield _decode_entry(self._path, key, value)
 
 

@@ -15,6 +15,14 @@ from kvnode.storage.errors import StorageClosedError, StorageError, StorageFullE
 __all__ = ["Faults", "MemoryBatch", "MemoryEngine", "MemorySnapshot"]
 
 _DELETED: Final = None
+
+
+class _Stop(bytes):
+    """In place of a value: where the range ends that is deleted."""
+
+    __slots__ = ()
+
+
 _Operation = tuple[bytes, bytes | None]
 
 
@@ -32,6 +40,12 @@ class MemoryBatch:
 
     def delete(self, key: bytes, /) -> None:
         self.operations.append((bytes(key), _DELETED))
+
+    def delete_range(self, start: bytes, stop: bytes, /) -> None:
+        self.operations.append((bytes(start), _Stop(stop)))
+
+    def seal(self) -> None:
+        """There is nothing to encode."""
 
     def __len__(self) -> int:
         return len(self.operations)
@@ -145,16 +159,24 @@ class MemoryEngine(_View):
             self.faults.fail_writes -= 1
             self._failure = "a write failed"
             raise StorageError(self.path, "write failed (injected)")
-        operations = list(batch.operations)
         if self._version.readers:
             self._version = _Version(self._version.data.copy())
         data = self._version.data
-        for key, value in operations:
+        operations: list[_Operation] = []
+        for key, value in batch.operations:
+            if isinstance(value, _Stop):
+                gone = list(data.irange(key, value, inclusive=(True, False)))
+                operations += [(each, _DELETED) for each in gone]
+                for each in gone:
+                    del data[each]
+                continue
+            operations.append((key, value))
             if value is None:
                 data.pop(key, None)
             else:
                 data[key] = value
         self._unsynced.append(operations)
+        self._written(operations)
         if sync:
             self.sync()
 
@@ -209,6 +231,9 @@ class MemoryEngine(_View):
     def restart(self) -> None:
         """Be open again with every write kept, as after the process alone was killed."""
         self.crash(lambda count: count)
+
+    def _written(self, operations: list[_Operation]) -> None:
+        """Hear what was changed, key by key."""
 
     def _keep(self, count: int) -> None:
         """Make the oldest ``count`` unsynced batches durable."""

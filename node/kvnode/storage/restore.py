@@ -79,7 +79,7 @@ def restore(
     Args:
         snapshot: the file.
         data_dir: must not exist or be empty.  On failure it is left as it was found.
-        engines: makes the databases (``leveldb.LevelDbEngines()``).
+        engines: makes the databases (``engines.DiskEngines()``).
         name: the member that will use the directory; one of ``initial_cluster``.
         initial_cluster: peer URLs of every member of the new cluster, by name.
         initial_cluster_token: tells apart clusters restored from one file.

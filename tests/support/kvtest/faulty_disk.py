@@ -14,6 +14,7 @@ from kvnode.cli import main
 from kvnode.server.disk import Disk, Room
 from kvnode.storage.errors import StorageError, StorageFullError
 from kvnode.storage.leveldb import LevelDbEngine
+from kvnode.storage.wal import WalEngine
 
 __all__ = ["COMMAND", "fail_sync", "fill", "heal", "leave_room", "stall"]
 
@@ -47,26 +48,30 @@ def heal(data_dir: Path) -> None:
         data_dir.with_suffix(suffix).unlink(missing_ok=True)
 
 
-class _FaultyEngine(LevelDbEngine):
-    """What replaces the methods of the engine."""
-
-    plain_write = LevelDbEngine.write
-    plain_sync = LevelDbEngine.sync
-
-    def write(self, batch: object, *, sync: bool = False) -> None:
-        if sync:
-            _meet_faults(self)
-        if Path(self.path).parent.with_suffix(".full").exists():
-            self._failure = "No space left on device"
-            raise StorageFullError(self.path, self._failure)
-        _FaultyEngine.plain_write(self, batch, sync=sync)
-
-    def sync(self) -> None:
-        _meet_faults(self)
-        _FaultyEngine.plain_sync(self)
+def _write(engine: LevelDbEngine | WalEngine, batch: object, *, sync: bool = False) -> None:
+    """What replaces ``write`` of both engines."""
+    if sync:
+        _meet_faults(engine)
+    if Path(engine.path).parent.with_suffix(".full").exists():
+        engine._failure = "No space left on device"
+        raise StorageFullError(engine.path, engine._failure)
+    if isinstance(engine, WalEngine):
+        _PLAIN_LOG_WRITE(engine, batch, sync=sync)
+    else:
+        _PLAIN_WRITE(engine, batch, sync=sync)
 
 
-def _meet_faults(engine: LevelDbEngine) -> None:
+def _sync(engine: LevelDbEngine) -> None:
+    _meet_faults(engine)
+    _PLAIN_SYNC(engine)
+
+
+_PLAIN_LOG_WRITE = WalEngine.write
+_PLAIN_WRITE = LevelDbEngine.write
+_PLAIN_SYNC = LevelDbEngine.sync
+
+
+def _meet_faults(engine: LevelDbEngine | WalEngine) -> None:
     path = Path(engine.path)
     stalling = path.parent.with_suffix(".stall")
     while stalling.exists():
@@ -91,6 +96,7 @@ _PLAIN_LOOK = Disk._look_at_room
 
 if __name__ == "__main__":
     Disk._look_at_room = _look_at_room  # type: ignore[method-assign]
-    LevelDbEngine.write = _FaultyEngine.write  # type: ignore[method-assign]
-    LevelDbEngine.sync = _FaultyEngine.sync  # type: ignore[method-assign]
+    LevelDbEngine.write = _write  # type: ignore[method-assign]
+    LevelDbEngine.sync = _sync  # type: ignore[method-assign]
+    WalEngine.write = _write  # type: ignore[method-assign]
     sys.exit(main())

@@ -116,8 +116,8 @@ MUTANTS = (
         "old-tail-stays",
         "leaves replaced entries behind the new ones on disk",
         "kvnode.storage.log_store:LogStore.prepare_save",
-        "for index in range(new_last + 1, last + 1):",
-        "for index in range(0):",
+        "if new_last < last:",
+        "if False:",
     ),
     Mutant(
         "wiped-disk-accepted",

@@ -11,7 +11,7 @@ from random import Random
 from kvnode.raft.types import SnapshotMetadata
 from kvnode.storage.errors import StorageCorruptError
 from kvnode.storage.log_store import LogStore
-from kvnode.storage.memory import MemoryBatch, MemoryEngine, MemorySnapshot
+from kvnode.storage.memory import MemoryEngine, MemorySnapshot
 
 __all__ = ["Disk", "SimEngine"]
 
@@ -71,11 +71,10 @@ class SimEngine(MemoryEngine):
         view.damaged = self.damaged
         return view
 
-    def write(self, batch: object, *, sync: bool = False) -> None:
-        super().write(batch, sync=sync)
-        if self.damaged and isinstance(batch, MemoryBatch):
+    def _written(self, operations: list[tuple[bytes, bytes | None]]) -> None:
+        if self.damaged:
             # What is written anew, or deleted, is never read from the old place again.
-            self.damaged.difference_update(key for key, _ in batch.operations)
+            self.damaged.difference_update(key for key, _ in operations)
 
     def damage(self, rng: Random) -> bool:
         """Flip a bit of some record; returns whether there is one."""

@@ -83,7 +83,7 @@ class Host:
         files = [
             path
             for path in self.member.data_dir.rglob("*")
-            if path.suffix in (".ldb", ".log") and path.stat().st_size > 4096
+            if path.suffix in (".ldb", ".log", ".wal") and path.stat().st_size > 4096
         ]
         path = chance.choice(files)
         size = path.stat().st_size
