@@ -17,8 +17,9 @@ compiled: $(VENV)/.installed ## the member's hot modules as machine code; used f
 demo: $(VENV)/.installed ## three members: write, read, watch, lose the leader, snapshot, restore
 	PYTHONPATH=tests/support $(BIN)/python tests/demo/demo.py
 
-test: lint compiled ## everything that needs no Kubernetes
+test: lint compiled ## everything that needs no Kubernetes; the core's tests also on its compiled modules
 	$(BIN)/python -m pytest -q
+	KVTEST_COMPILED=1 $(BIN)/python -m pytest -q tests/lease tests/mvcc tests/raft
 
 SEEDS ?= 100
 sim: $(VENV)/.installed ## whole members under simulated faults: SEEDS=500, or REPLAY=... of one that failed

@@ -1,6 +1,7 @@
 """In this process the member's modules run as they are written, so that tests can take them apart.
 
-Members in processes of their own run compiled wherever ``make compiled`` was.
+Members in processes of their own run compiled wherever ``make compiled`` was.  With ``KVTEST_COMPILED`` set
+to anything this process does so, too.
 """
 
 import os

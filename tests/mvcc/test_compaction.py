@@ -155,6 +155,21 @@ def test_the_retained_bytes_are_those_of_the_records():
     assert machine.applier.store.retained_bytes == stored()
 
 
+def test_what_a_compaction_before_a_restart_left_is_deleted_and_counted_once():
+    machine = _machine(["a", "b"])
+    machine.compact(3)
+    machine.reopen()
+    machine.put(b"a")
+    machine.put(b"b")
+    store = machine.applier.store
+    machine.compact(5)
+    assert store.operations.compacted == 2
+    assert _revisions(machine) == [4, 5]
+    assert store.retained_bytes == sum(
+        len(key) + len(value) for key, value in machine.dump().items() if key[:1] == b"r"
+    )
+
+
 def test_the_hash_is_that_of_etcd_for_the_same_history():
     """The numbers are etcd 3.6.14's for: put a=1, put b=2, put a=3, delete b, compact 3."""
     machine = StateMachine()

@@ -266,9 +266,10 @@ class KeyIndex:
 
     @property
     def restore_first(self) -> Callable[[bytes, int], int | History]:
-        """Like ``restore``, for a first version: if another object is returned the key was known already.
+        """Like ``restore``, for a first version: if another number is returned the key was known already.
 
-        The dictionary's own method: called a million times at start.
+        The dictionary's own method: called a million times at start.  To be compared by ``==``: compiled
+        code makes a number anew where it hands it on.
         """
         return self._entries.setdefault
 

@@ -349,7 +349,7 @@ class Store:
                 main = packed >> MAIN_SHIFT
                 facts = encode_first_facts(main)
             key = key_of_first(record, facts)
-            if key and add_first(key, packed) is packed:
+            if key and add_first(key, packed) == packed:
                 continue
             message = parse_record(record)
             key = message.key
