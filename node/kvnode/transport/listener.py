@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -106,10 +106,11 @@ class _Chunks:
 
 
 class PeerListener:
-    """Serves the peer URLs for one member."""
+    """Serves the peer URLs for one member; ``on_caller`` hears of each member that connects."""
 
-    def __init__(self, handler: PeerHandler, tls: TlsConfig | None) -> None:
+    def __init__(self, handler: PeerHandler, tls: TlsConfig | None, on_caller: Callable[[int], None]) -> None:
         self._handler = handler
+        self._on_caller = on_caller
         self._tls = tls
         self._certificates = CertificateCheck(tls) if tls is not None else None
         self._servers: list[asyncio.Server] = []
@@ -132,6 +133,11 @@ class PeerListener:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, url) from error
             log.info("serving peer traffic", extra={"address": url.partition("://")[2]})
+
+    def hears(self, member_id: int) -> bool:
+        """Whether the member's messages come in."""
+        hellos = (inbound.hello for inbound in self._inbound.values())
+        return any(h and h.purpose is Purpose.RAFT and h.from_id == member_id for h in hellos)
 
     async def close(self) -> None:
         """Stop accepting and hang up."""
@@ -227,6 +233,8 @@ class PeerListener:
         if hello.purpose is Purpose.RAFT and hello.peer_urls:
             self.addresses[hello.from_id] = hello.peer_urls
         connection.write(frame(FrameType.WELCOME, b""))
+        if hello.purpose is Purpose.RAFT:
+            self._on_caller(hello.from_id)
 
     def _check(self, connection: PeerConnection, hello: Hello) -> None:
         handler = self._handler
