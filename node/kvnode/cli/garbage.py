@@ -35,8 +35,12 @@ class Collector:
         self._threshold = gc.get_threshold()
 
     def start(self) -> None:
-        """Freeze what a start has left, and from now on what long collections leave."""
+        """Freeze what a start has left, and from now on what long collections leave.
+
+        A start has the collector switched off.
+        """
         gc.freeze()
+        gc.enable()
         self._looked_at = gc.get_freeze_count()
         self._threshold = gc.get_threshold()
         gc.set_threshold(YOUNG_CONTAINERS, *self._threshold[1:])

@@ -1,4 +1,4 @@
-"""``main()``: from the command line to an exit status, with one clear sentence for every failure."""
+"""``run()``: from the command line to an exit status, with one clear sentence for every failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kvnode.server.config import NodeConfig, RpcTransport
 from kvnode.server.errors import ExitCode
 from kvnode.server.features import FEATURES, WITHOUT_EFFECT
 
-__all__ = ["TERMINATION_LOG_VARIABLE", "main"]
+__all__ = ["TERMINATION_LOG_VARIABLE", "run"]
 
 logger = logging.getLogger("kvnode")
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("kvnode")
 TERMINATION_LOG_VARIABLE = "KVNODE_TERMINATION_LOG"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run a member until it is told to stop; returns the exit status."""
     environment = os.environ
     try:
@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = f"cannot write the log file {error.filename}: {error.strerror} (--log-outputs)"
         return _fail(sentence, ExitCode.CONFIG, environment)
     _log_start(config, line)
-    return _run(config, environment)
+    return _run_member(config, environment)
 
 
-def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
+def _run_member(config: NodeConfig, environment: Mapping[str, str]) -> int:
     if config.rpc is RpcTransport.GRPCIO:
         _tell_grpcio(config)
 
