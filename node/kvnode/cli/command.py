@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 from kvnode.cli.assemble import assemble
 from kvnode.cli.flags import CommandLine, FlagError, help_text, read_command_line
 from kvnode.compiled import is_compiled
+from kvnode.rpc.listen import ListenError, listen_on
 from kvnode.server import logs
-from kvnode.server.config import NodeConfig, RpcTransport
+from kvnode.server.config import NodeConfig, RpcTransport, Url
 from kvnode.server.errors import ExitCode
 from kvnode.server.features import FEATURES, WITHOUT_EFFECT
 
@@ -58,27 +60,49 @@ def _run_member(config: NodeConfig, environment: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(ExitCode.OK))
 
-    # Imported late: --help and a wrong flag should not wait for gRPC and LevelDB.
+    # Before the rest is imported, for as long as that takes: clients wait instead of being refused.
+    try:
+        opened = _open_client_urls(config)
+    except ListenError as error:
+        from kvnode.cli.failures import ListenFlagError
+
+        return _fail_by(ListenFlagError("listen-client-urls", error), environment)
+
+    # Imported late: --help and a wrong flag should not wait for LevelDB and all that serves.
     import asyncio
 
     import uvloop
 
     from kvnode.cli.deadline import ExitDeadline
-    from kvnode.cli.failures import explain
     from kvnode.cli.node import run_node
     from kvnode.cli.self_signed import make_certificates
 
     try:
         make_certificates(config)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_node(config, ExitDeadline().begin))
+            runner.run(run_node(config, ExitDeadline().begin, opened))
     except Exception as error:
-        failure = explain(error)
-        if failure.is_unexpected:
-            logger.critical("this member failed", exc_info=error)
-        return _fail(failure.sentence, failure.exit_code, environment, is_logged=True)
+        return _fail_by(error, environment)
     logger.info("stopped")
     return ExitCode.OK
+
+
+def _open_client_urls(config: NodeConfig) -> dict[Url, list[socket.socket]]:
+    if config.rpc is not RpcTransport.HTTP2:
+        return {}  # the other opens its own
+    reuse_port = config.socket_reuse_port
+    return {
+        url: listen_on(url, reuse_port=reuse_port) for url in config.listen_client_urls if not url.is_unix
+    }
+
+
+def _fail_by(error: Exception, environment: Mapping[str, str]) -> int:
+    from kvnode.cli.failures import explain  # imports what can fail
+
+    failure = explain(error)
+    if failure.is_unexpected:
+        logger.critical("this member failed", exc_info=error)
+    return _fail(failure.sentence, failure.exit_code, environment, is_logged=True)
 
 
 def _tell_grpcio(config: NodeConfig) -> None:

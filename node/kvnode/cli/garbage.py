@@ -41,7 +41,7 @@ class Collector:
         """
         gc.freeze()
         gc.enable()
-        self._looked_at = gc.get_freeze_count()
+        self._looked_at = 0
         self._threshold = gc.get_threshold()
         gc.set_threshold(YOUNG_CONTAINERS, *self._threshold[1:])
         gc.callbacks.append(self.collected)
@@ -61,6 +61,9 @@ class Collector:
             return
         if self._cpu_s() - self._begun_s <= LONG_PAUSE_S:
             return
+        if not self._looked_at:
+            # Counted here, as counting takes longer than all else that a start does for this.
+            self._looked_at = gc.get_freeze_count()
         gc.freeze()
         frozen = gc.get_freeze_count()
         if frozen > 2 * self._looked_at:

@@ -6,10 +6,9 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
@@ -17,7 +16,6 @@ from kvnode.api.version import ETCD_VERSION
 from kvnode.rpc.access import AccessRules
 from kvnode.rpc.exchange import Exchange
 from kvnode.rpc.held import HeldMemory
-from kvnode.rpc.http_connection import HttpConnection
 from kvnode.rpc.json_writer import write_status
 from kvnode.rpc.listen import ListenError
 from kvnode.server.config import TlsConfig, Url
@@ -26,9 +24,9 @@ from kvnode.server.tls import CertificateCheck, ReloadingContext
 from kvnode.status import StatusCode
 
 if TYPE_CHECKING:
-    from kvnode.rpc.gateway import Gateway
+    from kvnode.rpc.http_connection import HttpConnection
 
-__all__ = ["HttpServer"]
+__all__ = ["Api", "HttpServer"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +50,14 @@ class _Response(NamedTuple):
     allow: str = ""
 
 
+class Api(Protocol):
+    """What serves the paths under ``/v3/``: ``kvnode.rpc.gateway.Gateway``."""
+
+    async def serve(self, exchange: Exchange, path: str) -> None:
+        """Answer one request."""
+        ...
+
+
 class HttpServer:
     """Serves any number of addresses: the member's own pages on all, the gateway where clients are served.
 
@@ -68,13 +74,13 @@ class HttpServer:
         self._reuse_port = reuse_port or None
         self._probes: Probes | None = None
         self._render_metrics: Callable[[], bytes] | None = None
-        self._gateway: Gateway | None = None
+        self._gateway: Api | None = None
         self._servers: list[asyncio.Server] = []
         self._connections: set[HttpConnection] = set()
         self.memory = HeldMemory()
 
     def member_started(
-        self, probes: Probes, render_metrics: Callable[[], bytes], gateway: Gateway | None = None
+        self, probes: Probes, render_metrics: Callable[[], bytes], gateway: Api | None = None
     ) -> None:
         """From now on the member itself is asked; ``gateway`` None: there is none."""
         self._probes = probes
@@ -83,7 +89,15 @@ class HttpServer:
 
     def connection(self, check: CertificateCheck | None = None) -> HttpConnection:
         """Return the protocol of one client's connection that was accepted elsewhere."""
-        return HttpConnection(self.serve_client, self._connections, check, self.memory)
+        return self._connection(self.serve_client, check)
+
+    def _connection(
+        self, serve: Callable[[Exchange], Awaitable[None]], check: CertificateCheck | None
+    ) -> HttpConnection:
+        # Imported at the first connection: h11 alone takes 10 ms, which a start need not wait for.
+        from kvnode.rpc.http_connection import HttpConnection
+
+        return HttpConnection(serve, self._connections, check, self.memory)
 
     async def listen(self, url: Url, *, serves_clients: bool = False) -> int:
         """Open ``url`` and serve on it at once, with the gateway if it ``serves_clients``.
@@ -101,7 +115,7 @@ class HttpServer:
             check = CertificateCheck(self._tls)
 
         serve = self.serve_client if serves_clients else self._serve
-        connect = partial(HttpConnection, serve, self._connections, check, self.memory)
+        connect = partial(self._connection, serve, check)
 
         loop = asyncio.get_running_loop()
         try:
@@ -236,6 +250,8 @@ def _clean(path: str) -> str:
 
 def _redirect(exchange: Exchange, location: str) -> None:
     if exchange.method in ("GET", "HEAD"):
+        from html import escape  # its table of all entities takes 2 ms
+
         body = f'<a href="{escape(location)}">Temporary Redirect</a>.\n\n'.encode()
         exchange.respond(307, body, "text/html; charset=utf-8", [("Location", location)])
     else:
