@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kvnode.cli.assemble import assemble
@@ -60,13 +60,17 @@ def _run_member(config: NodeConfig, environment: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(ExitCode.OK))
 
-    # Before the rest is imported, for as long as that takes: clients wait instead of being refused.
-    try:
-        opened = _open_client_urls(config)
-    except ListenError as error:
-        from kvnode.cli.failures import ListenFlagError
+    # Before the rest is imported, which takes long: clients wait instead of being refused.
+    opened: dict[Url, list[socket.socket]] = {}
+    for flag, urls in _urls(config):
+        try:
+            for url in urls:
+                if not url.is_unix:
+                    opened[url] = listen_on(url, reuse_port=config.socket_reuse_port)
+        except ListenError as error:
+            from kvnode.cli.failures import ListenFlagError
 
-        return _fail_by(ListenFlagError("listen-client-urls", error), environment)
+            return _fail_by(ListenFlagError(flag, error), environment)
 
     # Imported late: --help and a wrong flag should not wait for LevelDB and all that serves.
     import asyncio
@@ -87,13 +91,12 @@ def _run_member(config: NodeConfig, environment: Mapping[str, str]) -> int:
     return ExitCode.OK
 
 
-def _open_client_urls(config: NodeConfig) -> dict[Url, list[socket.socket]]:
-    if config.rpc is not RpcTransport.HTTP2:
-        return {}  # the other opens its own
-    reuse_port = config.socket_reuse_port
-    return {
-        url: listen_on(url, reuse_port=reuse_port) for url in config.listen_client_urls if not url.is_unix
-    }
+def _urls(config: NodeConfig) -> Iterator[tuple[str, Iterable[Url]]]:
+    """Where clients are listened to, by flag; who waits for a member waits for the client URLs, the last."""
+    yield "listen-metrics-urls", config.listen_metrics_urls
+    yield "listen-client-http-urls", config.listen_client_http_urls
+    if config.rpc is RpcTransport.HTTP2:  # the other opens its own
+        yield "listen-client-urls", config.listen_client_urls
 
 
 def _fail_by(error: Exception, environment: Mapping[str, str]) -> int:

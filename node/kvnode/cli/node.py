@@ -46,7 +46,7 @@ async def run_node(
     Args:
         config: What the member is told.
         on_stop: Called at the first signal.
-        opened: Sockets that listen on client URLs already.
+        opened: Sockets that listen already.
     Raises:
         Exception: It could not start, or could not go on; see ``failures.explain``.
     """
@@ -54,7 +54,7 @@ async def run_node(
     _stop_on_signals(stop, on_stop)
     access = AccessRules(config.host_whitelist, config.cors)
     audit = _audit_log(config)
-    http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port, access=access)
+    http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port, access=access, opened=opened)
     grpc = _rpc_server(config, http, opened)
     try:
         # Before the data are touched: a port in use is the commonest mistake, and a harmless one so far.

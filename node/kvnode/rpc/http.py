@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -17,7 +18,7 @@ from kvnode.rpc.access import AccessRules
 from kvnode.rpc.exchange import Exchange
 from kvnode.rpc.held import HeldMemory
 from kvnode.rpc.json_writer import write_status
-from kvnode.rpc.listen import ListenError
+from kvnode.rpc.listen import BACKLOG, ListenError, listen_on
 from kvnode.server.config import TlsConfig, Url
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
@@ -66,12 +67,18 @@ class HttpServer:
     """
 
     def __init__(
-        self, tls: TlsConfig | None = None, *, reuse_port: bool = False, access: AccessRules | None = None
+        self,
+        tls: TlsConfig | None = None,
+        *,
+        reuse_port: bool = False,
+        access: AccessRules | None = None,
+        opened: Mapping[Url, list[socket.socket]] | None = None,
     ) -> None:
+        """``opened`` is what ``listen_on`` has opened already."""
         self._tls = tls
+        self._opened = dict(opened or {})
         self._access = access if access is not None else AccessRules()
-        #: False is said as None: uvloop then leaves the socket as the kernel makes it.
-        self._reuse_port = reuse_port or None
+        self._reuse_port = reuse_port
         self._probes: Probes | None = None
         self._render_metrics: Callable[[], bytes] | None = None
         self._gateway: Api | None = None
@@ -121,15 +128,19 @@ class HttpServer:
         try:
             if url.is_unix:
                 remove_stale_socket(url.host)
-                server = await loop.create_unix_server(connect, url.host, ssl=context)
-            else:
-                server = await loop.create_server(
-                    connect, url.host or None, url.port, ssl=context, reuse_port=self._reuse_port
+                self._servers.append(await loop.create_unix_server(connect, url.host, ssl=context))
+                return 0
+            opened = self._opened.pop(url, None)
+            if opened is None:
+                opened = listen_on(url, reuse_port=self._reuse_port)
+            port = int(opened[0].getsockname()[1])
+            for sock in opened:
+                self._servers.append(
+                    await loop.create_server(connect, sock=sock, ssl=context, backlog=BACKLOG)
                 )
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error
-        self._servers.append(server)
-        return 0 if url.is_unix else int(server.sockets[0].getsockname()[1])
+        return port
 
     async def close(self) -> None:
         """Stop serving and close every connection."""
