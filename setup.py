@@ -91,9 +91,15 @@ class Compile(Command):
         target = Path("build", "compiled", sys.implementation.cache_tag)
         listed = target / "sources.json"
         names = {f"kvnode.{module.replace('/', '.')}": NODE / "kvnode" / f"{module}.py" for module in MODULES}
+        # Compared first at a start, as it is quicker; read first here, so that no edit hides between.
+        status = {name: path.stat() for name, path in names.items()}
+        stamps = {name: [each.st_mtime_ns, each.st_size] for name, each in status.items()}
         hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items()}
-        if listed.exists() and json.loads(listed.read_text())["sources"] == hashes:
-            return
+        if listed.exists():
+            known = json.loads(listed.read_text())
+            if known["sources"] == hashes:
+                listed.write_text(json.dumps(known | {"stamps": stamps}))
+                return
         shutil.rmtree(target, ignore_errors=True)
         self.distribution.ext_modules = extensions()
         build = self.get_finalized_command("build_ext")
@@ -104,7 +110,7 @@ class Compile(Command):
                 extension.name: os.path.relpath(build.get_ext_fullpath(extension.name), target)
                 for extension in build.extensions
             }
-            listed.write_text(json.dumps({"sources": hashes, "files": files}))
+            listed.write_text(json.dumps({"sources": hashes, "stamps": stamps, "files": files}))
 
 
 setup(
