@@ -45,6 +45,31 @@ def test_a_wrong_flag_is_one_sentence_and_status_2(tmp_path: Path) -> None:
     assert log.read_text() == "unknown flag --nmae; did you mean --name?\n"
 
 
+def test_clients_wait_instead_of_being_refused_while_a_member_is_still_being_imported(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = f"""
+import os, socket, sys
+from kvnode.cli import main
+
+class Caller:
+    def find_spec(self, name, path, target=None):
+        if name == "kvnode.cli.node":
+            socket.create_connection(("127.0.0.1", {port})).close()
+            print("connected", flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Caller())
+sys.exit(main(["--data-dir={tmp_path}", "--listen-client-urls=http://127.0.0.1:{port}",
+               "--advertise-client-urls=http://127.0.0.1:{port}"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "connected\n", done.stderr
+
+
 def test_a_port_in_use_is_status_14_in_the_log_too_and_touches_no_data(tmp_path: Path) -> None:
     log = tmp_path / "termination"
     with socket.socket() as taken:

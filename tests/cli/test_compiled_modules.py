@@ -62,5 +62,24 @@ def test_a_changed_source_is_what_runs(checkout: Path, change: str) -> None:
     assert import_in(checkout).stdout.strip() == str(source)
 
 
+def test_a_source_with_the_stamp_of_the_compiled_one_is_not_read(checkout: Path) -> None:
+    source = checkout / "node" / "kvnode" / "counting.py"
+    listing = next((checkout / "build" / "compiled").iterdir()) / "sources.json"
+    listed = json.loads(listing.read_text())
+    status = source.stat()
+    listed["sources"]["kvnode.counting"] = "no hash"
+    listed["stamps"] = {"kvnode.counting": [status.st_mtime_ns, status.st_size]}
+    listing.write_text(json.dumps(listed))
+    assert "counting.so" in import_in(checkout).stderr
+    source.write_text(source.read_text() + "\n")
+    assert import_in(checkout).stdout.strip() == str(source)
+
+
+def test_a_source_that_was_only_touched_still_fits(checkout: Path) -> None:
+    listing = next((checkout / "build" / "compiled").iterdir()) / "sources.json"
+    listing.write_text(json.dumps(json.loads(listing.read_text()) | {"stamps": {"kvnode.counting": [0, 0]}}))
+    assert "counting.so" in import_in(checkout).stderr
+
+
 def test_a_checkout_can_be_kept_to_its_sources(checkout: Path) -> None:
     assert import_in(checkout, KVNODE_PURE="1").stdout.strip().endswith("counting.py")

@@ -61,3 +61,12 @@ def test_a_member_without_the_others_is_alive_and_says_what_it_lacks(cluster: Ma
         lambda: "RAFT NO LEADER" in lonely.http_get("/health")[1], what="it says that it lacks a leader"
     )
     assert lonely.http_get("/health")[0] == 503
+
+
+def test_a_new_cluster_has_a_leader_long_before_an_election_timeout(cluster: MakeCluster) -> None:
+    # Two heartbeats, after which a member asks for votes that can't know better, take longer than this waits.
+    trio = cluster(3, is_started=False, heartbeat_interval="10000", election_timeout="50000")
+    for member in trio:
+        member.start()
+    for member in trio:
+        member.wait_serving(timeout_s=15.0)

@@ -9,6 +9,7 @@ from kvnode.raft.messages import Heartbeat, InstallSnapshot, Message
 from kvnode.raft.types import ConfState, MemberId, SnapshotMetadata
 from kvnode.server.stats import MemberStats
 from kvnode.status import KvError, StatusCode
+from kvnode.transport import link
 from kvnode.transport.listener import bind_peer_urls
 from kvnode.transport.peers import Peers, ask_cluster
 
@@ -274,3 +275,32 @@ async def test_a_peer_whose_connection_breaks_but_that_still_listens_is_not_gone
     link._connection.abort()
     await until(lambda: peers_one.connected(2) and link.connected_since_s != since_s)
     assert (one.gone, two.gone) == ([], [])
+
+
+async def test_who_calls_is_called_back_without_a_longer_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "RECONNECT_MAX_S", 3600.0)
+    one, two = Side(1), Side(2)
+    two.removed.add(1)
+    peers_one, url_one = await listen(one)
+    peers_two, url_two = await listen(two)
+    peers_one.set_peer(2, [url_two])
+    await until(lambda: one.was_removed)  # so that it would pause for an hour
+    two.removed.clear()
+    peers_two.set_peer(1, [url_one])
+    await until(lambda: peers_one.connected(2))
+    await peers_one.close()
+    await peers_two.close()
+
+
+async def test_members_are_connected_both_ways_once_each_has_called_the_other() -> None:
+    peers_one, url_one = await listen(Side(1))
+    peers_two, url_two = await listen(Side(2))
+    peers_one.set_peer(2, [url_two])
+    await until(lambda: peers_one.connected(2))
+    assert not peers_one.connected_both_ways(2)
+    assert not peers_two.connected_both_ways(1)
+    peers_two.set_peer(1, [url_one])
+    await until(lambda: peers_one.connected_both_ways(2) and peers_two.connected_both_ways(1))
+    await peers_two.close()
+    await until(lambda: not peers_one.connected_both_ways(2))
+    await peers_one.close()

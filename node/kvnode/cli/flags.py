@@ -5,7 +5,6 @@ taken with one warning so that a manifest written for etcd starts a member; and 
 loss would make another cluster than was asked for (discovery), which are refused.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -430,5 +429,7 @@ def _normal(flag: Flag, value: str, source: str) -> str:
 
 
 def _suggestion(name: str) -> str:
+    import difflib  # only where a flag is misspelt
+
     close = difflib.get_close_matches(name, FLAGS, n=1)
     return f"; did you mean --{close[0]}?" if close else ""

@@ -35,9 +35,13 @@ class Collector:
         self._threshold = gc.get_threshold()
 
     def start(self) -> None:
-        """Freeze what a start has left, and from now on what long collections leave."""
+        """Freeze what a start has left, and from now on what long collections leave.
+
+        A start has the collector switched off.
+        """
         gc.freeze()
-        self._looked_at = gc.get_freeze_count()
+        gc.enable()
+        self._looked_at = 0
         self._threshold = gc.get_threshold()
         gc.set_threshold(YOUNG_CONTAINERS, *self._threshold[1:])
         gc.callbacks.append(self.collected)
@@ -57,6 +61,9 @@ class Collector:
             return
         if self._cpu_s() - self._begun_s <= LONG_PAUSE_S:
             return
+        if not self._looked_at:
+            # Counted here, as counting takes longer than all else that a start does for this.
+            self._looked_at = gc.get_freeze_count()
         gc.freeze()
         frozen = gc.get_freeze_count()
         if frozen > 2 * self._looked_at:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -17,8 +18,8 @@ from kvnode.cli.garbage import Collector
 from kvnode.cli.init_system import notify_ready
 from kvnode.cli.member import RunningMember, start_member
 from kvnode.rpc.access import AccessRules
-from kvnode.rpc.gateway import Gateway
-from kvnode.rpc.http import HttpServer
+from kvnode.rpc.exchange import Exchange
+from kvnode.rpc.http import Api, HttpServer
 from kvnode.rpc.http2 import Http2Server
 from kvnode.rpc.listen import ListenError
 from kvnode.rpc.stats import RpcStats
@@ -35,12 +36,17 @@ logger = logging.getLogger("kvnode")
 STOP_GRACE_S = 0.6
 
 
-async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None) -> None:
+async def run_node(
+    config: NodeConfig,
+    on_stop: Callable[[], None] | None = None,
+    opened: Mapping[Url, list[socket.socket]] | None = None,
+) -> None:
     """Run a member until a signal; returns when it has stopped in good order.
 
     Args:
         config: What the member is told.
         on_stop: Called at the first signal.
+        opened: Sockets that listen already.
     Raises:
         Exception: It could not start, or could not go on; see ``failures.explain``.
     """
@@ -48,8 +54,8 @@ async def run_node(config: NodeConfig, on_stop: Callable[[], None] | None = None
     _stop_on_signals(stop, on_stop)
     access = AccessRules(config.host_whitelist, config.cors)
     audit = _audit_log(config)
-    http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port, access=access)
-    grpc = _rpc_server(config, http)
+    http = HttpServer(config.client_tls, reuse_port=config.socket_reuse_port, access=access, opened=opened)
+    grpc = _rpc_server(config, http, opened)
     try:
         # Before the data are touched: a port in use is the commonest mistake, and a harmless one so far.
         await _listen(config, http, grpc)
@@ -98,7 +104,9 @@ class RpcServer(Protocol):
         ...
 
 
-def _rpc_server(config: NodeConfig, http: HttpServer) -> RpcServer:
+def _rpc_server(
+    config: NodeConfig, http: HttpServer, opened: Mapping[Url, list[socket.socket]] | None
+) -> RpcServer:
     if config.rpc is RpcTransport.GRPCIO:
         # Imported only where it is wanted: it takes a quarter of a second, and memory.
         from kvnode.rpc.grpcio import GrpcServer
@@ -106,9 +114,13 @@ def _rpc_server(config: NodeConfig, http: HttpServer) -> RpcServer:
         return GrpcServer(config)
     if config.listen_client_http_urls:
         # As in etcd: then HTTP is there, and only gRPC here.
-        return Http2Server(config)
+        return Http2Server(config, opened=opened)
     return Http2Server(
-        config, serve_http=http.serve_client, http1_connection=http.connection, memory=http.memory
+        config,
+        serve_http=http.serve_client,
+        http1_connection=http.connection,
+        memory=http.memory,
+        opened=opened,
     )
 
 
@@ -138,7 +150,8 @@ async def _serve(
 ) -> None:
     services = Services(member, audit)
     render_metrics = _metrics_renderer(member, grpc.stats, services)
-    http.member_started(services.probes, render_metrics, _gateway(member, grpc.stats, services))
+    gateway = _LateGateway(member, grpc.stats, services) if member.config.enable_grpc_gateway else None
+    http.member_started(services.probes, render_metrics, gateway)
     await grpc.start(services.methods)
     ready = asyncio.ensure_future(_say_when_ready(member))
     failure = asyncio.ensure_future(member.failed())
@@ -157,10 +170,23 @@ async def _serve(
         stopped.cancel()
 
 
-def _gateway(member: RunningMember, stats: RpcStats, services: Services) -> Gateway | None:
+class _LateGateway:
+    """The gateway, imported and made at the first request: a start need not wait for it."""
+
+    def __init__(self, member: RunningMember, stats: RpcStats, services: Services) -> None:
+        self._parts = (member, stats, services)
+        self._gateway: Api | None = None
+
+    async def serve(self, exchange: Exchange, path: str) -> None:
+        if self._gateway is None:
+            self._gateway = _gateway(*self._parts)
+        await self._gateway.serve(exchange, path)
+
+
+def _gateway(member: RunningMember, stats: RpcStats, services: Services) -> Api:
+    from kvnode.rpc.gateway import Gateway
+
     config = member.config
-    if not config.enable_grpc_gateway:
-        return None
     return Gateway(
         services.methods,
         stats,

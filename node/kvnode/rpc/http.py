@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from kvnode.api.probes import Check, CheckResult, HealthAnswer, Probes
@@ -17,18 +17,17 @@ from kvnode.api.version import ETCD_VERSION
 from kvnode.rpc.access import AccessRules
 from kvnode.rpc.exchange import Exchange
 from kvnode.rpc.held import HeldMemory
-from kvnode.rpc.http_connection import HttpConnection
 from kvnode.rpc.json_writer import write_status
-from kvnode.rpc.listen import ListenError
+from kvnode.rpc.listen import BACKLOG, ListenError, listen_on
 from kvnode.server.config import TlsConfig, Url
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
 from kvnode.status import StatusCode
 
 if TYPE_CHECKING:
-    from kvnode.rpc.gateway import Gateway
+    from kvnode.rpc.http_connection import HttpConnection
 
-__all__ = ["HttpServer"]
+__all__ = ["Api", "HttpServer"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +51,14 @@ class _Response(NamedTuple):
     allow: str = ""
 
 
+class Api(Protocol):
+    """What serves the paths under ``/v3/``: ``kvnode.rpc.gateway.Gateway``."""
+
+    async def serve(self, exchange: Exchange, path: str) -> None:
+        """Answer one request."""
+        ...
+
+
 class HttpServer:
     """Serves any number of addresses: the member's own pages on all, the gateway where clients are served.
 
@@ -60,21 +67,27 @@ class HttpServer:
     """
 
     def __init__(
-        self, tls: TlsConfig | None = None, *, reuse_port: bool = False, access: AccessRules | None = None
+        self,
+        tls: TlsConfig | None = None,
+        *,
+        reuse_port: bool = False,
+        access: AccessRules | None = None,
+        opened: Mapping[Url, list[socket.socket]] | None = None,
     ) -> None:
+        """``opened`` is what ``listen_on`` has opened already."""
         self._tls = tls
+        self._opened = dict(opened or {})
         self._access = access if access is not None else AccessRules()
-        #: False is said as None: uvloop then leaves the socket as the kernel makes it.
-        self._reuse_port = reuse_port or None
+        self._reuse_port = reuse_port
         self._probes: Probes | None = None
         self._render_metrics: Callable[[], bytes] | None = None
-        self._gateway: Gateway | None = None
+        self._gateway: Api | None = None
         self._servers: list[asyncio.Server] = []
         self._connections: set[HttpConnection] = set()
         self.memory = HeldMemory()
 
     def member_started(
-        self, probes: Probes, render_metrics: Callable[[], bytes], gateway: Gateway | None = None
+        self, probes: Probes, render_metrics: Callable[[], bytes], gateway: Api | None = None
     ) -> None:
         """From now on the member itself is asked; ``gateway`` None: there is none."""
         self._probes = probes
@@ -83,7 +96,15 @@ class HttpServer:
 
     def connection(self, check: CertificateCheck | None = None) -> HttpConnection:
         """Return the protocol of one client's connection that was accepted elsewhere."""
-        return HttpConnection(self.serve_client, self._connections, check, self.memory)
+        return self._connection(self.serve_client, check)
+
+    def _connection(
+        self, serve: Callable[[Exchange], Awaitable[None]], check: CertificateCheck | None
+    ) -> HttpConnection:
+        # Imported at the first connection: h11 alone takes 10 ms, which a start need not wait for.
+        from kvnode.rpc.http_connection import HttpConnection
+
+        return HttpConnection(serve, self._connections, check, self.memory)
 
     async def listen(self, url: Url, *, serves_clients: bool = False) -> int:
         """Open ``url`` and serve on it at once, with the gateway if it ``serves_clients``.
@@ -101,21 +122,25 @@ class HttpServer:
             check = CertificateCheck(self._tls)
 
         serve = self.serve_client if serves_clients else self._serve
-        connect = partial(HttpConnection, serve, self._connections, check, self.memory)
+        connect = partial(self._connection, serve, check)
 
         loop = asyncio.get_running_loop()
         try:
             if url.is_unix:
                 remove_stale_socket(url.host)
-                server = await loop.create_unix_server(connect, url.host, ssl=context)
-            else:
-                server = await loop.create_server(
-                    connect, url.host or None, url.port, ssl=context, reuse_port=self._reuse_port
+                self._servers.append(await loop.create_unix_server(connect, url.host, ssl=context))
+                return 0
+            opened = self._opened.pop(url, None)
+            if opened is None:
+                opened = listen_on(url, reuse_port=self._reuse_port)
+            port = int(opened[0].getsockname()[1])
+            for sock in opened:
+                self._servers.append(
+                    await loop.create_server(connect, sock=sock, ssl=context, backlog=BACKLOG)
                 )
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error
-        self._servers.append(server)
-        return 0 if url.is_unix else int(server.sockets[0].getsockname()[1])
+        return port
 
     async def close(self) -> None:
         """Stop serving and close every connection."""
@@ -236,6 +261,8 @@ def _clean(path: str) -> str:
 
 def _redirect(exchange: Exchange, location: str) -> None:
     if exchange.method in ("GET", "HEAD"):
+        from html import escape  # its table of all entities takes 2 ms
+
         body = f'<a href="{escape(location)}">Temporary Redirect</a>.\n\n'.encode()
         exchange.respond(307, body, "text/html; charset=utf-8", [("Location", location)])
     else:

@@ -5,7 +5,13 @@ import socket
 
 from kvnode.server.config import Url
 
-__all__ = ["ListenError", "require_free"]
+__all__ = ["BACKLOG", "ListenError", "listen_on", "require_free"]
+
+#: Connections that may wait to be accepted.
+BACKLOG = 1024
+#: When a client that has fallen silent is asked by TCP whether it is there, how often, and how many times in
+#: vain (Go's numbers, and so etcd's): a watcher that lost its power is noticed in minutes, not hours.
+_TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 9))
 
 
 class ListenError(Exception):
@@ -26,6 +32,57 @@ class ListenError(Exception):
         return cls(url, reason, is_in_use=is_in_use)
 
 
+def listen_on(url: Url, *, reuse_port: bool = False) -> list[socket.socket]:
+    """Open ``url``, which is no socket in the file system: from now on callers wait instead of being refused.
+
+    Returns:
+        A listening socket for each address of the host.
+    Raises:
+        ListenError: The address can't be had.
+    """
+    try:
+        # As bytes: for text Python imports what encodes international names, which takes 4 ms.
+        found = socket.getaddrinfo(
+            url.host.encode("ascii") or None, url.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ListenError.from_os_error(url, error) from error
+    addresses = list(dict.fromkeys(found))
+    opened: list[socket.socket] = []
+    failures = []
+    for family, kind, protocol, _, address in addresses:
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            failures.append(error)
+            continue
+        try:
+            # As every server does: connections of a former process may linger in TIME_WAIT.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # What is accepted inherits this.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _TCP_KEEPALIVE:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            sock.bind(address)
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            failures.append(error)
+        else:
+            opened.append(sock)
+    for failure in failures:
+        # One family may be missing on this machine; a taken port is a fault all the same.
+        if failure.errno == errno.EADDRINUSE or len(failures) == len(addresses):
+            for sock in opened:
+                sock.close()
+            raise ListenError.from_os_error(url, failure) from failure
+    return opened
+
+
 def require_free(url: Url, *, reuse_port: bool = False) -> None:
     """Raise ``ListenError`` unless ``url`` can be bound now.
 
@@ -33,27 +90,5 @@ def require_free(url: Url, *, reuse_port: bool = False) -> None:
     """
     if url.is_unix or url.port == 0:
         return
-    try:
-        found = socket.getaddrinfo(
-            url.host or None, url.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as error:
-        raise ListenError(url, error.strerror or str(error), is_in_use=False) from error
-    failures = []
-    for family, kind, protocol, _, address in found:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                # As every server does: connections of a former process may linger in TIME_WAIT.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if reuse_port:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-                probe.listen(1)
-        except OSError as error:
-            failures.append(error)
-    for failure in failures:
-        # One family may be missing on this machine; a taken port is a fault all the same.
-        if failure.errno == errno.EADDRINUSE or len(failures) == len(found):
-            raise ListenError.from_os_error(url, failure) from failure
+    for sock in listen_on(url, reuse_port=reuse_port):
+        sock.close()

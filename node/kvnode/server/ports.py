@@ -44,6 +44,9 @@ class PeerTransport(Protocol):
     def connected(self, member_id: int) -> bool:
         """Whether messages can reach the member now."""
 
+    def connected_both_ways(self, member_id: int) -> bool:
+        """Whether messages can reach the member now, and its own this one."""
+
     def connected_since_s(self, member_id: int) -> float | None:
         """Loop time since which the member is connected; None while it is not."""
 

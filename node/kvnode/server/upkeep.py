@@ -18,6 +18,7 @@ from kvnode.apply.commands import CommandKind, encode_lease_ids
 from kvnode.apply.membership import MemberAttributes, encode_member_attributes
 from kvnode.mvcc.errors import CompactedError
 from kvnode.pb.rpc_pb2 import CompactionRequest
+from kvnode.raft.storage import GENESIS_TERM
 from kvnode.raft.types import ConfState, Index, MemberId
 from kvnode.server.auto_compaction import CompactionPlan
 from kvnode.server.errors import StartError
@@ -50,9 +51,11 @@ PUBLISH_RETRY_S = 0.5
 #: How often the leader looks whether the cluster's version is what it should be (etcd: 4 s).
 VERSION_CHECK_S = 4.0
 
-#: Half heartbeats without a sign of a leader before the first election: a leader sends twice as
+#: How often a member that starts looks whether it is to ask for votes.
+LOOKS_PER_HEARTBEAT = 10
+#: Looks without a sign of a leader before it does, unless all others are connected: a leader sends twice as
 #: many heartbeats meanwhile as it needs to be noticed.
-QUIET_HEARTBEATS = 4
+QUIET_LOOKS = 2 * LOOKS_PER_HEARTBEAT
 
 log = logging.getLogger(__name__)
 
@@ -100,22 +103,29 @@ class Upkeep:
     async def _first_election(self) -> None:
         """Spare members that start together the wait for an election timeout.
 
-        Once a quorum is connected and a leader, if there were one, would have shown itself, the
-        member with the lowest ID among those connected asks for votes.  With pre-vote that harms
-        nobody, should there be a leader after all.
+        Once a quorum is connected, the member with the lowest ID among those connected asks for votes.  It
+        does so at once in a cluster that never had a leader, or if it can ask all; else when a leader, if
+        there were one, would have shown itself.  With pre-vote that harms nobody, should there be one after
+        all.
         """
         member = self._member
-        heartbeat_s = member.config.heartbeat_interval_ms / 1000.0
         if not member.config.pre_vote:
             return
-        quiet = 0
-        while not member.leader_id and quiet < QUIET_HEARTBEATS:
-            await asyncio.sleep(heartbeat_s / 2)
+        transport, term = member.transport, member.term
+        pause_s = member.config.heartbeat_interval_ms / 1000.0 / LOOKS_PER_HEARTBEAT
+        looks = 0
+        while not member.leader_id:
+            await asyncio.sleep(pause_s)
             voters = member.node.conf_state.voters
-            others = [v for v in voters if v != member.member_id and member.transport.connected(v)]
-            is_first = member.member_id in voters and all(member.member_id < other for other in others)
-            has_quorum = len(others) + 1 > len(voters) // 2
-            quiet = quiet + 1 if is_first and has_quorum else 0
+            others = [v for v in voters if v != member.member_id]
+            near = [other for other in others if transport.connected_both_ways(other)]
+            is_first = member.member_id in voters and all(member.member_id < other for other in near)
+            has_quorum = len(near) + 1 > len(voters) // 2
+            looks = looks + 1 if is_first and has_quorum else 0
+            may_hurry = near == others or term == GENESIS_TERM
+            # In a higher term another has asked already, and may be about to lead.
+            if looks >= (1 if may_hurry and member.term == term else QUIET_LOOKS):
+                break
         if not member.leader_id:
             member.campaign()
 

@@ -111,6 +111,7 @@ class PeerLink:
         self._on_gone = on_gone
         self._connection: PeerConnection | None = None
         self._lost = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._next_call = 0
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"peer {member_id:x}")
@@ -120,6 +121,10 @@ class PeerLink:
         """Whether messages can be sent now."""
         connection = self._connection
         return connection is not None and not connection.is_closed
+
+    def hurry(self) -> None:
+        """The peer has just called: it is worth calling now."""
+        self._hurry.set()
 
     def send(self, frames: bytes) -> bool:
         """Send encoded frames; False when they were dropped."""
@@ -169,6 +174,7 @@ class PeerLink:
             attempt += 1
             try:
                 self._lost.clear()
+                self._hurry.clear()
                 connection = await introduce(
                     url,
                     self._hello(self.member_id),
@@ -200,7 +206,11 @@ class PeerLink:
                 self._stats.is_connected = False
                 self._stats.disconnects += 1
                 log.warning("lost the connection to peer %x at %s", self.member_id, url)
-            await asyncio.sleep(pause_s)
+            # Hurried or not: two that call each other and are both turned away take their time.
+            await asyncio.sleep(RECONNECT_FIRST_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s - RECONNECT_FIRST_S):
+                    await self._hurry.wait()
             pause_s = min(2 * pause_s, RECONNECT_MAX_S)
 
     async def _watch(self) -> None:

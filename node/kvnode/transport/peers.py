@@ -46,7 +46,7 @@ class Peers:
         self._peer_urls = tuple(peer_urls)
         self._context = _dialing(tls)
         self._links: dict[int, PeerLink] = {}
-        self._listener = PeerListener(handler, tls)
+        self._listener = PeerListener(handler, tls, self._called)
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self, bound: Iterable[tuple[str, socket.socket]]) -> None:
@@ -82,6 +82,9 @@ class Peers:
         link = self._links.get(member_id)
         return link is not None and link.is_connected
 
+    def connected_both_ways(self, member_id: int) -> bool:
+        return self.connected(member_id) and self._listener.hears(member_id)
+
     def connected_since_s(self, member_id: int) -> float | None:
         link = self._links.get(member_id)
         return link.connected_since_s if link is not None and link.is_connected else None
@@ -98,6 +101,11 @@ class Peers:
             if link is None or not link.send(data):
                 self._handler.stats.peer(target).send_failures += 1
                 self._handler.peer_unreachable(target)
+
+    def _called(self, member_id: int) -> None:
+        link = self._links.get(member_id)
+        if link is not None:
+            link.hurry()
 
     def _link_to_caller(self, member_id: int) -> PeerLink | None:
         """A member that joined while this one was away is known only by its own introduction."""

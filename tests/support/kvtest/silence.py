@@ -38,3 +38,6 @@ class Silence:
 
     def connected(self, member_id: int) -> bool:
         return False
+
+    def connected_both_ways(self, member_id: int) -> bool:
+        return False

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from kvnode.api.port import REQUEST_OVERHEAD_BYTES, Method, UnaryMethod
 from kvnode.rpc.exchange import Exchange
@@ -33,7 +31,7 @@ from kvnode.rpc.http2.pushed import PushRoute, PushStream
 from kvnode.rpc.http2.requests import RequestHead
 from kvnode.rpc.http2.settings import Limits
 from kvnode.rpc.http2.stream import Host, Stream
-from kvnode.rpc.listen import ListenError
+from kvnode.rpc.listen import BACKLOG, ListenError, listen_on
 from kvnode.rpc.stats import RpcStats
 from kvnode.server.config import NodeConfig, Url
 from kvnode.server.sockets import remove_stale_socket
@@ -53,9 +51,6 @@ PING_ANSWER_S: Final = 0.005
 _PROTOCOLS: Final = ("h2", "http/1.1")
 #: Etcd's default: as many streams as there are numbers; here a bound that no client of today reaches.
 _MAX_STREAMS: Final = 10_000
-#: When a client that has fallen silent is asked by TCP whether it is there, how often, and how many times in
-#: vain (Go's numbers, and so etcd's): a watcher that lost its power is noticed in minutes, not hours.
-_TCP_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 9))
 
 
 class Http2Server(Host):
@@ -68,10 +63,12 @@ class Http2Server(Host):
         serve_http: Callable[[Exchange], Awaitable[None]] | None = None,
         http1_connection: Callable[[CertificateCheck | None], asyncio.Protocol] | None = None,
         memory: HeldMemory | None = None,
+        opened: Mapping[Url, list[socket.socket]] | None = None,
     ) -> None:
         """The two callables serve what is no gRPC: over HTTP/2, and over HTTP/1.1.  None: nothing does.
 
-        ``memory`` is shared with whoever else serves clients.
+        ``memory`` is shared with whoever else serves clients; ``opened`` is what ``listen_on`` has opened
+        already.
         """
         loop = asyncio.get_running_loop()
         self.stats = RpcStats()
@@ -90,6 +87,7 @@ class Http2Server(Host):
         self._streams: dict[bytes, StreamRoute] = {}
         self._pushed: dict[bytes, PushRoute] = {}
         self._services: set[bytes] = set()
+        self._opened = dict(opened or {})
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._undecided: set[_UndecidedConnection] = set()
@@ -130,23 +128,19 @@ class Http2Server(Host):
         try:
             if url.is_unix:
                 remove_stale_socket(url.host)
-                server = await self._loop.create_unix_server(connect, url.host, ssl=context)
-            else:
-                server = await self._loop.create_server(
-                    connect,
-                    url.host or None,
-                    url.port,
-                    ssl=context,
-                    # False is said as None: uvloop then leaves the socket as the kernel makes it.
-                    reuse_port=self._config.socket_reuse_port or None,
-                    backlog=1024,
+                self._listeners.append(await self._loop.create_unix_server(connect, url.host, ssl=context))
+                return 0
+            opened = self._opened.pop(url, None)
+            if opened is None:
+                opened = listen_on(url, reuse_port=self._config.socket_reuse_port)
+            port = int(opened[0].getsockname()[1])
+            for sock in opened:
+                self._listeners.append(
+                    await self._loop.create_server(connect, sock=sock, ssl=context, backlog=BACKLOG)
                 )
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error
-        if not url.is_unix:
-            _keep_alive(server)
-        self._listeners.append(server)
-        return 0 if url.is_unix else int(_sockets(server)[0].getsockname()[1])
+        return port
 
     async def start(self, methods: Iterable[Method]) -> None:
         """Begin to accept calls; connections made since ``listen`` have waited for this."""
@@ -412,20 +406,6 @@ def _limits(config: NodeConfig) -> Limits:
         keepalive_timeout_s=config.grpc_keepalive_timeout_s,
         max_age_s=config.grpc_max_connection_age_s,
     )
-
-
-def _sockets(server: asyncio.Server) -> Sequence[socket.socket]:
-    # A tuple in asyncio, a list in uvloop.
-    return cast("Sequence[socket.socket]", cast("Any", server).sockets)
-
-
-def _keep_alive(server: asyncio.Server) -> None:
-    """Have the kernel ask silent clients whether they are there; what is accepted inherits this."""
-    for listening in _sockets(server):
-        with contextlib.closing(socket.socket(fileno=os.dup(listening.fileno()))) as own:
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _TCP_KEEPALIVE:
-                own.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _forbid_http(why: str, exchange: Exchange) -> None:

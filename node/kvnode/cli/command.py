@@ -1,23 +1,25 @@
-"""``main()``: from the command line to an exit status, with one clear sentence for every failure."""
+"""``run()``: from the command line to an exit status, with one clear sentence for every failure."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kvnode.cli.assemble import assemble
 from kvnode.cli.flags import CommandLine, FlagError, help_text, read_command_line
 from kvnode.compiled import is_compiled
+from kvnode.rpc.listen import ListenError, listen_on
 from kvnode.server import logs
-from kvnode.server.config import NodeConfig, RpcTransport
+from kvnode.server.config import NodeConfig, RpcTransport, Url
 from kvnode.server.errors import ExitCode
 from kvnode.server.features import FEATURES, WITHOUT_EFFECT
 
-__all__ = ["TERMINATION_LOG_VARIABLE", "main"]
+__all__ = ["TERMINATION_LOG_VARIABLE", "run"]
 
 logger = logging.getLogger("kvnode")
 
@@ -26,7 +28,7 @@ logger = logging.getLogger("kvnode")
 TERMINATION_LOG_VARIABLE = "KVNODE_TERMINATION_LOG"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run a member until it is told to stop; returns the exit status."""
     environment = os.environ
     try:
@@ -46,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = f"cannot write the log file {error.filename}: {error.strerror} (--log-outputs)"
         return _fail(sentence, ExitCode.CONFIG, environment)
     _log_start(config, line)
-    return _run(config, environment)
+    return _run_member(config, environment)
 
 
-def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
+def _run_member(config: NodeConfig, environment: Mapping[str, str]) -> int:
     if config.rpc is RpcTransport.GRPCIO:
         _tell_grpcio(config)
 
@@ -58,27 +60,52 @@ def _run(config: NodeConfig, environment: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(ExitCode.OK))
 
-    # Imported late: --help and a wrong flag should not wait for gRPC and LevelDB.
+    # Before the rest is imported, which takes long: clients wait instead of being refused.
+    opened: dict[Url, list[socket.socket]] = {}
+    for flag, urls in _urls(config):
+        try:
+            for url in urls:
+                if not url.is_unix:
+                    opened[url] = listen_on(url, reuse_port=config.socket_reuse_port)
+        except ListenError as error:
+            from kvnode.cli.failures import ListenFlagError
+
+            return _fail_by(ListenFlagError(flag, error), environment)
+
+    # Imported late: --help and a wrong flag should not wait for LevelDB and all that serves.
     import asyncio
 
     import uvloop
 
     from kvnode.cli.deadline import ExitDeadline
-    from kvnode.cli.failures import explain
     from kvnode.cli.node import run_node
     from kvnode.cli.self_signed import make_certificates
 
     try:
         make_certificates(config)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_node(config, ExitDeadline().begin))
+            runner.run(run_node(config, ExitDeadline().begin, opened))
     except Exception as error:
-        failure = explain(error)
-        if failure.is_unexpected:
-            logger.critical("this member failed", exc_info=error)
-        return _fail(failure.sentence, failure.exit_code, environment, is_logged=True)
+        return _fail_by(error, environment)
     logger.info("stopped")
     return ExitCode.OK
+
+
+def _urls(config: NodeConfig) -> Iterator[tuple[str, Iterable[Url]]]:
+    """Where clients are listened to, by flag; who waits for a member waits for the client URLs, the last."""
+    yield "listen-metrics-urls", config.listen_metrics_urls
+    yield "listen-client-http-urls", config.listen_client_http_urls
+    if config.rpc is RpcTransport.HTTP2:  # the other opens its own
+        yield "listen-client-urls", config.listen_client_urls
+
+
+def _fail_by(error: Exception, environment: Mapping[str, str]) -> int:
+    from kvnode.cli.failures import explain  # imports what can fail
+
+    failure = explain(error)
+    if failure.is_unexpected:
+        logger.critical("this member failed", exc_info=error)
+    return _fail(failure.sentence, failure.exit_code, environment, is_logged=True)
 
 
 def _tell_grpcio(config: NodeConfig) -> None:
