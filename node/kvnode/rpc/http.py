@@ -23,6 +23,7 @@ from kvnode.rpc.listen import ListenError
 from kvnode.server.config import TlsConfig, Url
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
+from kvnode.server.tls_stream import accepting
 from kvnode.status import StatusCode
 
 if TYPE_CHECKING:
@@ -101,16 +102,15 @@ class HttpServer:
             check = CertificateCheck(self._tls)
 
         serve = self.serve_client if serves_clients else self._serve
-        connect = partial(HttpConnection, serve, self._connections, check, self.memory)
-
+        connect = accepting(partial(HttpConnection, serve, self._connections, check, self.memory), context)
         loop = asyncio.get_running_loop()
         try:
             if url.is_unix:
                 remove_stale_socket(url.host)
-                server = await loop.create_unix_server(connect, url.host, ssl=context)
+                server = await loop.create_unix_server(connect, url.host)
             else:
                 server = await loop.create_server(
-                    connect, url.host or None, url.port, ssl=context, reuse_port=self._reuse_port
+                    connect, url.host or None, url.port, reuse_port=self._reuse_port
                 )
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error

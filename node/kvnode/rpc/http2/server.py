@@ -38,6 +38,7 @@ from kvnode.rpc.stats import RpcStats
 from kvnode.server.config import NodeConfig, Url
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
+from kvnode.server.tls_stream import accepting
 from kvnode.status import StatusCode
 
 __all__ = ["Http2Server"]
@@ -124,19 +125,19 @@ class Http2Server(Host):
             if tls.crl_file is not None or tls.allowed_hostnames:
                 check = CertificateCheck(tls)
 
-        def connect() -> _UndecidedConnection:
+        def undecided() -> _UndecidedConnection:
             return _UndecidedConnection(self, check, self._http1_connection)
 
+        connect = accepting(undecided, context)
         try:
             if url.is_unix:
                 remove_stale_socket(url.host)
-                server = await self._loop.create_unix_server(connect, url.host, ssl=context)
+                server = await self._loop.create_unix_server(connect, url.host)
             else:
                 server = await self._loop.create_server(
                     connect,
                     url.host or None,
                     url.port,
-                    ssl=context,
                     # False is said as None: uvloop then leaves the socket as the kernel makes it.
                     reuse_port=self._config.socket_reuse_port or None,
                     backlog=1024,
