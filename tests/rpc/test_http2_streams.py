@@ -1,11 +1,13 @@
 """Our own server, octet by octet: what RFC 9113, RFC 7541 and gRPC ask of it beyond what h2spec does."""
 
+import asyncio
 import gzip
 import logging
 from collections.abc import AsyncIterator
 
 import pytest
 from kvnode.rpc.http2 import frames as h2
+from kvnode.rpc.http2 import server as server_module
 from kvnode.rpc.http2.allowance import Allowance
 from kvnode.rpc.http2.frames import ErrorCode, Setting, frame, settings
 from kvnode.rpc.http2.server import Http2Server
@@ -351,6 +353,39 @@ async def test_a_reader_of_much_may_open_its_windows_as_often_as_it_likes(server
         client.send(frame(h2.WINDOW_UPDATE, 0, 0, (1000).to_bytes(4, "big")) * 16)
         client.send(frame(h2.WINDOW_UPDATE, 0, stream_id, (1000).to_bytes(4, "big")) * 16)
     client.hang_up()
+
+
+# Pings.
+
+
+async def test_a_ping_behind_an_answer_is_answered_with_the_next_and_one_behind_nothing_at_once(
+    client: WireClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients of gRPC ping with every answer that they read: that would be two packets for each."""
+    monkeypatch.setattr(server_module, "PING_ANSWER_S", 3600.0)
+    await answered(client, client.call(ECHO, b"one"))
+    client.pings.clear()
+    client.send(frame(h2.PING, 0, 0, b"measures"))
+    await turns()
+    client.take()
+    assert client.pings == []
+    await answered(client, client.call(ECHO, b"two"))
+    assert client.pings == [(h2.ACK, b"measures")]
+    for payload in (b"measures", b"is there"):
+        client.send(frame(h2.PING, 0, 0, payload))
+    await turns()
+    client.take()
+    assert client.pings[1:] == [(h2.ACK, b"measures"), (h2.ACK, b"is there")]
+
+
+async def test_a_ping_behind_the_last_answer_does_not_wait_for_ever(client: WireClient) -> None:
+    await answered(client, client.call(ECHO, b"one"))
+    client.pings.clear()
+    client.send(frame(h2.PING, 0, 0, b"measures"))
+    async with asyncio.timeout(20):
+        while not client.pings:
+            await turns(1)
+            client.take()
 
 
 # The end.

@@ -17,8 +17,10 @@ from kvnode.server.tls import (
     CertificateError,
     ReloadingClientContext,
     ReloadingContext,
+    client_context,
     server_context,
 )
+from kvnode.server.tls_stream import accepting
 from kvnode.transport.names import speaks_for_itself
 from kvtest.certificates import TestAuthority
 from kvtest.processes import MemberFiles
@@ -68,7 +70,7 @@ async def greeting(config: TlsConfig) -> AsyncIterator[int]:
     check = CertificateCheck(config)
     context = ReloadingContext(config).context
     server = await asyncio.get_running_loop().create_server(
-        lambda: Greeter(check), "127.0.0.1", 0, ssl=context
+        accepting(lambda: Greeter(check), context), "127.0.0.1", 0
     )
     try:
         yield server.sockets[0].getsockname()[1]
@@ -133,6 +135,11 @@ async def test_versions_have_bounds(
     async with greeting(replace(config, **change)) as port:
         _, connection = await greet(port, caller(authority.issue("client")))
         assert connection.version() == expected
+
+
+def test_handshakes_are_not_begun_anew_within_a_connection(config: TlsConfig) -> None:
+    for context in (server_context(config), client_context(config), ReloadingContext(config).context):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 async def test_what_is_too_old_is_refused(config: TlsConfig, authority: TestAuthority) -> None:

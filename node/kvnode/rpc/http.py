@@ -22,6 +22,7 @@ from kvnode.rpc.listen import BACKLOG, ListenError, listen_on
 from kvnode.server.config import TlsConfig, Url
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
+from kvnode.server.tls_stream import accepting
 from kvnode.status import StatusCode
 
 if TYPE_CHECKING:
@@ -122,22 +123,19 @@ class HttpServer:
             check = CertificateCheck(self._tls)
 
         serve = self.serve_client if serves_clients else self._serve
-        connect = partial(self._connection, serve, check)
-
+        connect = accepting(partial(self._connection, serve, check), context)
         loop = asyncio.get_running_loop()
         try:
             if url.is_unix:
                 remove_stale_socket(url.host)
-                self._servers.append(await loop.create_unix_server(connect, url.host, ssl=context))
+                self._servers.append(await loop.create_unix_server(connect, url.host))
                 return 0
             opened = self._opened.pop(url, None)
             if opened is None:
                 opened = listen_on(url, reuse_port=self._reuse_port)
             port = int(opened[0].getsockname()[1])
             for sock in opened:
-                self._servers.append(
-                    await loop.create_server(connect, sock=sock, ssl=context, backlog=BACKLOG)
-                )
+                self._servers.append(await loop.create_server(connect, sock=sock, backlog=BACKLOG))
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error
         return port

@@ -76,6 +76,7 @@ def client_context(config: TlsConfig | None) -> ssl.SSLContext:
 
 def _context(protocol: int, config: TlsConfig) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.minimum_version = _VERSIONS[config.min_version]
     if config.max_version is not None:
         context.maximum_version = _VERSIONS[config.max_version]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from kvnode.server.tls_stream import TlsStream
 from kvnode.transport.frames import FrameError, FrameReader, FrameType
 
 __all__ = ["PeerConnection", "dial"]
@@ -137,26 +138,36 @@ async def dial(
         TimeoutError: It took longer than ``timeout_s``.
     """
     parts = urlsplit(url)
-    secure = parts.scheme in ("https", "unixs")
-    if secure and context is None:
-        context = ssl.create_default_context()
+    is_unix = parts.scheme in ("unix", "unixs")
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(timeout_s):
-        if parts.scheme in ("unix", "unixs"):
-            path = parts.netloc + parts.path
-            _, connection = await loop.create_unix_connection(
-                make,  # type: ignore[type-var]  # a protocol by its methods
-                path,
-                ssl=context if secure else None,
-                server_hostname="localhost" if secure else None,
-            )
-        else:
-            _, connection = await loop.create_connection(
-                make,  # type: ignore[type-var]
-                parts.hostname or "localhost",
-                parts.port or 0,
-                ssl=context if secure else None,
-                server_hostname=parts.hostname if secure else None,
-                local_addr=(local_host, 0) if local_host else None,
-            )
+    connection = make()
+    protocol: Any = connection
+    established: asyncio.Future[None] | None = None
+    if parts.scheme in ("https", "unixs"):
+        if context is None:
+            context = ssl.create_default_context()
+        established = loop.create_future()
+        host = "localhost" if is_unix else parts.hostname or "localhost"
+        protocol = TlsStream(connection, context, host, established)
+    try:
+        async with asyncio.timeout(timeout_s):
+            if is_unix:
+                transport, _ = await loop.create_unix_connection(lambda: protocol, parts.netloc + parts.path)
+            else:
+                transport, _ = await loop.create_connection(
+                    lambda: protocol,
+                    parts.hostname or "localhost",
+                    parts.port or 0,
+                    local_addr=(local_host, 0) if local_host else None,
+                )
+            if established is not None:
+                try:
+                    await established
+                except BaseException:
+                    transport.abort()
+                    raise
+    finally:
+        if established is not None and not established.cancel() and not established.cancelled():
+            # Known, whoever waited for it.
+            established.exception()
     return connection

@@ -14,6 +14,7 @@ from kvnode.server.ports import PeerHandler
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.stats import PeerStats
 from kvnode.server.tls import CertificateCheck, ReloadingContext
+from kvnode.server.tls_stream import accepting
 from kvnode.status import KvError, StatusCode
 from kvnode.transport.codec import MessageError, decode_message
 from kvnode.transport.connection import PeerConnection
@@ -130,8 +131,8 @@ class PeerListener:
                 context = ReloadingContext(self._tls).context
             create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
             try:
-                # A protocol by its methods, see PeerConnection.
-                self._servers.append(await create(self._connection, sock=sock, ssl=context))  # type: ignore[arg-type]
+                # Protocols by their methods, see PeerConnection.
+                self._servers.append(await create(accepting(self._connection, context), sock=sock))
             except OSError as error:
                 raise OSError(error.errno, error.strerror, url) from error
             log.info("serving peer traffic", extra={"address": url.partition("://")[2]})

@@ -451,7 +451,7 @@ class Incoming(Outgoing):
                 self._goaway_acknowledged()
             return
         answer = frame(PING, ACK, 0, payload)
-        if self.streams:
+        if self.streams or self._has_sent_since_ping:
             # Clients of gRPC measure their bandwidth with a ping for every answer that they read: a packet
             # and two wake-ups each time, unless it goes with the next answer.
             self._out.append(answer)

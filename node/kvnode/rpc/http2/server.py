@@ -36,6 +36,7 @@ from kvnode.rpc.stats import RpcStats
 from kvnode.server.config import NodeConfig, Url
 from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
+from kvnode.server.tls_stream import accepting
 from kvnode.status import StatusCode
 
 __all__ = ["Http2Server"]
@@ -122,22 +123,21 @@ class Http2Server(Host):
             if tls.crl_file is not None or tls.allowed_hostnames:
                 check = CertificateCheck(tls)
 
-        def connect() -> _UndecidedConnection:
+        def undecided() -> _UndecidedConnection:
             return _UndecidedConnection(self, check, self._http1_connection)
 
+        connect = accepting(undecided, context)
         try:
             if url.is_unix:
                 remove_stale_socket(url.host)
-                self._listeners.append(await self._loop.create_unix_server(connect, url.host, ssl=context))
+                self._listeners.append(await self._loop.create_unix_server(connect, url.host))
                 return 0
             opened = self._opened.pop(url, None)
             if opened is None:
                 opened = listen_on(url, reuse_port=self._config.socket_reuse_port)
             port = int(opened[0].getsockname()[1])
             for sock in opened:
-                self._listeners.append(
-                    await self._loop.create_server(connect, sock=sock, ssl=context, backlog=BACKLOG)
-                )
+                self._listeners.append(await self._loop.create_server(connect, sock=sock, backlog=BACKLOG))
         except OSError as error:
             raise ListenError.from_os_error(url, error) from error
         return port
