@@ -111,6 +111,18 @@ MUTANTS = (
         "            return\n"
         "    for db_key, record in readable():",
         "bad-disks",
+        (
+            (
+                "kvnode.mvcc.store:Store._recent_flips",
+                "records = self.engine.iterate(REVISION_PREFIX, REVISIONS_END, reverse=True)",
+                "def readable():\n"
+                "        try:\n"
+                "            yield from self.engine.iterate(REVISION_PREFIX, REVISIONS_END, reverse=True)\n"
+                "        except StorageCorruptError:\n"
+                "            return\n"
+                "    records = readable()",
+            ),
+        ),
     ),
     Mutant(
         "old-tail-stays",
