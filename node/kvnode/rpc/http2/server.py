@@ -45,10 +45,10 @@ logger = logging.getLogger(__name__)
 
 #: How often connections are looked after: silent ones, old ones.
 LOOK_AFTER_S: Final = 1.0
-#: Two protocols that a client may choose in the TLS handshake (RFC 7301).
 #: How long the answer to a ping may wait for another to go with.
 PING_ANSWER_S: Final = 0.005
 
+#: What a client may choose in the TLS handshake (RFC 7301).
 _PROTOCOLS: Final = ("h2", "http/1.1")
 #: Etcd's default: as many streams as there are numbers; here a bound that no client of today reaches.
 _MAX_STREAMS: Final = 10_000
