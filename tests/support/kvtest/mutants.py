@@ -115,12 +115,14 @@ MUTANTS = (
             (
                 "kvnode.mvcc.store:Store._recent_flips",
                 "records = self.engine.iterate(REVISION_PREFIX, REVISIONS_END, reverse=True)",
-                "def readable():\n"
-                "        try:\n"
-                "            yield from self.engine.iterate(REVISION_PREFIX, REVISIONS_END, reverse=True)\n"
-                "        except StorageCorruptError:\n"
-                "            return\n"
-                "    records = readable()",
+                (
+                    "def readable():\n"
+                    "        try:\n"
+                    "            yield from self.engine.iterate(REVISION_PREFIX, REVISIONS_END, reverse=True)\n"
+                    "        except StorageCorruptError:\n"
+                    "            return\n"
+                    "    records = readable()"
+                ),
             ),
         ),
     ),
