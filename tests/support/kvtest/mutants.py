@@ -118,7 +118,8 @@ MUTANTS = (
                 (
                     "def readable():\n"
                     "        try:\n"
-                    "            yield from self.engine.iterate(REVISION_PREFIX, REVISIONS_END, reverse=True)\n"
+                    "            yield from self.engine.iterate("
+                    "REVISION_PREFIX, REVISIONS_END, reverse=True)\n"
                     "        except StorageCorruptError:\n"
                     "            return\n"
                     "    records = readable()"
