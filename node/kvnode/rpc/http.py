@@ -18,9 +18,8 @@ from kvnode.rpc.access import AccessRules
 from kvnode.rpc.exchange import Exchange
 from kvnode.rpc.held import HeldMemory
 from kvnode.rpc.json_writer import write_status
-from kvnode.rpc.listen import BACKLOG, ListenError, listen_on
+from kvnode.rpc.listen import serve_on
 from kvnode.server.config import TlsConfig, Url
-from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
 from kvnode.server.tls_stream import accepting
 from kvnode.status import StatusCode
@@ -124,21 +123,7 @@ class HttpServer:
 
         serve = self.serve_client if serves_clients else self._serve
         connect = accepting(partial(self._connection, serve, check), context)
-        loop = asyncio.get_running_loop()
-        try:
-            if url.is_unix:
-                remove_stale_socket(url.host)
-                self._servers.append(await loop.create_unix_server(connect, url.host))
-                return 0
-            opened = self._opened.pop(url, None)
-            if opened is None:
-                opened = listen_on(url, reuse_port=self._reuse_port)
-            port = int(opened[0].getsockname()[1])
-            for sock in opened:
-                self._servers.append(await loop.create_server(connect, sock=sock, backlog=BACKLOG))
-        except OSError as error:
-            raise ListenError.from_os_error(url, error) from error
-        return port
+        return await serve_on(url, connect, self._servers, opened=self._opened, reuse_port=self._reuse_port)
 
     async def close(self) -> None:
         """Stop serving and close every connection."""

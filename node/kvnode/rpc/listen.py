@@ -1,14 +1,18 @@
 """Opening addresses, with errors that say which one and why."""
 
+import asyncio
 import errno
 import socket
+from collections.abc import Callable
+from typing import Any
 
 from kvnode.server.config import Url
+from kvnode.server.sockets import remove_stale_socket
 
-__all__ = ["BACKLOG", "ListenError", "listen_on", "require_free"]
+__all__ = ["ListenError", "listen_on", "require_free", "serve_on"]
 
 #: Connections that may wait to be accepted.
-BACKLOG = 1024
+_BACKLOG = 1024
 #: When a client that has fallen silent is asked by TCP whether it is there, how often, and how many times in
 #: vain (Go's numbers, and so etcd's): a watcher that lost its power is noticed in minutes, not hours.
 _TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 9))
@@ -68,7 +72,7 @@ def listen_on(url: Url, *, reuse_port: bool = False) -> list[socket.socket]:
             for option, value in _TCP_KEEPALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
             sock.bind(address)
-            sock.listen(BACKLOG)
+            sock.listen(_BACKLOG)
         except OSError as error:
             sock.close()
             failures.append(error)
@@ -81,6 +85,41 @@ def listen_on(url: Url, *, reuse_port: bool = False) -> list[socket.socket]:
                 sock.close()
             raise ListenError.from_os_error(url, failure) from failure
     return opened
+
+
+async def serve_on(
+    url: Url,
+    connect: Callable[[], Any],
+    servers: list[asyncio.Server],
+    *,
+    opened: dict[Url, list[socket.socket]],
+    reuse_port: bool,
+) -> int:
+    """Serve on ``url`` by the protocols that ``connect`` makes.
+
+    Args:
+        servers: gets what serves, for whoever closes it.
+        opened: what ``listen_on`` has opened already; what is used is taken out.
+    Returns:
+        The port; 0 for a socket in the file system.
+    Raises:
+        ListenError: The address can't be had.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        if url.is_unix:
+            remove_stale_socket(url.host)
+            servers.append(await loop.create_unix_server(connect, url.host))
+            return 0
+        sockets = opened.pop(url, None)
+        if sockets is None:
+            sockets = listen_on(url, reuse_port=reuse_port)
+        port = int(sockets[0].getsockname()[1])
+        for sock in sockets:
+            servers.append(await loop.create_server(connect, sock=sock, backlog=_BACKLOG))
+    except OSError as error:
+        raise ListenError.from_os_error(url, error) from error
+    return port
 
 
 def require_free(url: Url, *, reuse_port: bool = False) -> None:

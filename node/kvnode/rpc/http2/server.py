@@ -31,10 +31,9 @@ from kvnode.rpc.http2.pushed import PushRoute, PushStream
 from kvnode.rpc.http2.requests import RequestHead
 from kvnode.rpc.http2.settings import Limits
 from kvnode.rpc.http2.stream import Host, Stream
-from kvnode.rpc.listen import BACKLOG, ListenError, listen_on
+from kvnode.rpc.listen import serve_on
 from kvnode.rpc.stats import RpcStats
 from kvnode.server.config import NodeConfig, Url
-from kvnode.server.sockets import remove_stale_socket
 from kvnode.server.tls import CertificateCheck, ReloadingContext
 from kvnode.server.tls_stream import accepting
 from kvnode.status import StatusCode
@@ -127,20 +126,9 @@ class Http2Server(Host):
             return _UndecidedConnection(self, check, self._http1_connection)
 
         connect = accepting(undecided, context)
-        try:
-            if url.is_unix:
-                remove_stale_socket(url.host)
-                self._listeners.append(await self._loop.create_unix_server(connect, url.host))
-                return 0
-            opened = self._opened.pop(url, None)
-            if opened is None:
-                opened = listen_on(url, reuse_port=self._config.socket_reuse_port)
-            port = int(opened[0].getsockname()[1])
-            for sock in opened:
-                self._listeners.append(await self._loop.create_server(connect, sock=sock, backlog=BACKLOG))
-        except OSError as error:
-            raise ListenError.from_os_error(url, error) from error
-        return port
+        return await serve_on(
+            url, connect, self._listeners, opened=self._opened, reuse_port=self._config.socket_reuse_port
+        )
 
     async def start(self, methods: Iterable[Method]) -> None:
         """Begin to accept calls; connections made since ``listen`` have waited for this."""
