@@ -21,6 +21,7 @@ from kvnode.storage.errors import (
     StorageLockedError,
 )
 from kvnode.storage.leveldb import STATE_OPTIONS, LevelDbEngine, LevelDbOptions
+from kvtest import full_disk
 
 #: So small that a few hundred records make several tables.
 SMALL = LevelDbOptions(
@@ -111,37 +112,14 @@ def test_sync_works_while_log_files_change(tmp_path: Path) -> None:
     engine.close()
 
 
-FULL_DISK = """
-import resource, signal, sys
-from kvnode.storage.errors import StorageClosedError, StorageFullError
-from kvnode.storage.leveldb import STATE_OPTIONS, LevelDbEngine
-
-# The limit on file size stands for a full disk: a write fails the same way.
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-engine = LevelDbEngine(sys.argv[1], STATE_OPTIONS, create=True)
-resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-written = 0
-def put(i):
-    batch = engine.batch()
-    batch.put(b"%04d" % i, bytes(9000))
-    engine.write(batch, sync=True)
-try:
-    for i in range(100):
-        put(i)
-        written += 1
-except StorageFullError as error:
-    assert str(error).endswith("File too large") and "b'" not in str(error), error
-try:
-    put(100)
-except StorageClosedError:
-    print(written)
-"""
-
-
 def test_a_full_disk_is_told_apart_and_ends_all_writing(tmp_path: Path) -> None:
     path = tmp_path / "db"
     result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, full_disk.__file__, "leveldb", str(path), "300000"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     written = int(result.stdout)
     assert 20 < written < 40

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from kvnode.raft.types import NO_MEMBER, SnapshotMetadata
+from kvnode.storage.directories import sync_directory
 from kvnode.storage.engine import Engine, LogEngine
 from kvnode.storage.errors import StorageError
 from kvnode.storage.log_store import LogStore
@@ -44,7 +45,6 @@ __all__ = [
     "Identity",
     "OpenData",
     "read_identity",
-    "sync_directory",
 ]
 
 _FORMAT_VERSION: Final = 1
@@ -362,15 +362,6 @@ def read_identity(path: Path) -> Identity | None:
     except OSError as error:
         raise DataDirectoryDamagedError(str(file), str(error)) from error
     return _decode_identity(file, text)
-
-
-def sync_directory(path: str | Path) -> None:
-    """Make the names in a directory durable: a synced file without its name is lost."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(path: Path) -> int:

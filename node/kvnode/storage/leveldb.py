@@ -31,6 +31,7 @@ from typing import Any, Final, NoReturn
 
 import plyvel
 
+from kvnode.storage.directories import sync_directory
 from kvnode.storage.errors import (
     StorageClosedError,
     StorageCorruptError,
@@ -429,11 +430,7 @@ class LevelDbEngine(_View):
             finally:
                 os.close(descriptor)
         if logs != self._known_logs:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_directory(self.path)
             self._known_logs = logs
 
 

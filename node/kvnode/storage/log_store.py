@@ -273,7 +273,8 @@ class LogStore:
             batch.delete_range(LOG_ENTRY_PREFIX, LOG_ENTRIES_END)
             base = last = snapshot.index
         elif self._is_base_dirty:
-            self._put_base(batch)
+            put(LOG_BASE, _BASE.pack(base, view.base_term))
+            batch.delete_range(LOG_ENTRY_PREFIX, log_entry_key(base + 1))
         if entries:
             first = entries[0].index
             new_last = entries[-1].index
@@ -370,12 +371,6 @@ class LogStore:
             self.save(None)
 
     # Private.
-
-    def _put_base(self, batch: LogBatch) -> None:
-        """Let ``batch`` take away the entries up to the base."""
-        view = self._view
-        batch.put(LOG_BASE, _BASE.pack(view.base_index, view.base_term))
-        batch.delete_range(LOG_ENTRY_PREFIX, log_entry_key(view.base_index + 1))
 
     def _load(self) -> None:
         """Read what is on disk."""

@@ -20,7 +20,8 @@ from typing import Final
 
 from kvnode.raft.storage import GENESIS_INDEX, GENESIS_TERM, genesis
 from kvnode.raft.types import MemberId
-from kvnode.storage.data_dir import DataDirectory, EngineFactory, Identity, sync_directory
+from kvnode.storage.data_dir import DataDirectory, EngineFactory, Identity
+from kvnode.storage.directories import sync_directory
 from kvnode.storage.engine import Engine, WriteBatch
 from kvnode.storage.errors import SnapshotError, StorageError
 from kvnode.storage.keyspace import (

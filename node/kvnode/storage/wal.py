@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 from zlib import crc32
 
+from kvnode.storage.directories import sync_directory
 from kvnode.storage.errors import (
     StorageClosedError,
     StorageCorruptError,
@@ -245,6 +246,8 @@ class WalEngine:
                 os.makedirs(self.path, mode=0o700, exist_ok=True)
                 if _numbers_in(self.path):
                     raise StorageError(self.path, "there is a log already")
+            elif not os.path.isdir(self.path):
+                raise StorageCorruptError(self.path, "the log is missing")
             self._segment_bytes = segment_bytes or segment_size_bytes(self.path)
             if create:
                 self._segments.append(_create_segment(self.path, 1, 0, self._segment_bytes))
@@ -268,7 +271,7 @@ class WalEngine:
                 return None
             self._readers += 1
         try:
-            return self._read(place.record)[place.at : place.at + place.size]
+            return self._value(place)
         finally:
             self._leave()
 
@@ -371,6 +374,9 @@ class WalEngine:
             os.close(segment.descriptor)
         self._retired = []
 
+    def _value(self, place: _Place) -> bytes:
+        return self._read(place.record)[place.at : place.at + place.size]
+
     def _read(self, record: _Record) -> bytes:
         """Return what the record's CRC covers."""
         data = _read(record.segment, record.offset, record.size)
@@ -453,7 +459,7 @@ class WalEngine:
             carried = self.batch()
             for key, place in list(self._places.items()):
                 if place.record.segment in leaving:
-                    carried.put(key, self._read(place.record)[place.at : place.at + place.size])
+                    carried.put(key, self._value(place))
             self._append(carried, _SYNCED)
         elif self._has_unsynced:
             # What says that those keys are gone, or newer, must outlive them.
@@ -501,8 +507,6 @@ class WalEngine:
 
     def _open(self) -> None:
         path = self.path
-        if not os.path.isdir(path):
-            raise StorageCorruptError(path, "the log is missing")
         self._open_files()
         segments = self._segments
         if not segments:
@@ -601,19 +605,11 @@ def _create_segment(directory: str, number: int, previous_end: int, size: int) -
         os.pwrite(descriptor, head + _CRC.pack(crc32(head)), 0)
         os.fsync(descriptor)
         os.rename(temporary, path)
-        _sync_directory(directory)
+        sync_directory(directory)
     except BaseException:
         os.close(descriptor)
         raise
     return _Segment(path, number, previous_end, size, descriptor)
-
-
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open_segment(path: str, number: int, descriptor: int) -> _Segment:
