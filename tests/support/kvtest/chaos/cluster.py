@@ -153,9 +153,11 @@ class Cluster:
             host.member.kill()
 
     def keep_data(self) -> None:
-        """Copy what the disks hold, which end with the run."""
+        """Copy what the disks hold, which end with the run; a member that is being replaced has nothing."""
         for host in self.hosts.values():
-            shutil.copytree(host.member.data_dir, self._directory / f"{host.name}.data", dirs_exist_ok=True)
+            data_dir = host.member.data_dir
+            if data_dir.exists():
+                shutil.copytree(data_dir, self._directory / f"{host.name}.data", dirs_exist_ok=True)
 
     async def status(self, host: Host) -> rpc_pb2.StatusResponse | None:
         """What a member says of itself; None if it says nothing."""
@@ -180,8 +182,15 @@ class Cluster:
                 await asyncio.sleep(_POLL_S)
 
     async def member_id(self, host: Host) -> int:
-        members = (await self.client.cluster.list_members()).members
-        return next(member.ID for member in members if host.member.peer_url in member.peerURLs)
+        """The identity that a host's member has now.
+
+        Raises:
+            LookupError: None: it has been removed, and has not joined anew.
+        """
+        for member in (await self.client.cluster.list_members()).members:
+            if host.member.peer_url in member.peerURLs:
+                return member.ID
+        raise LookupError(f"{host.name} is no member")
 
     # What an operator would do.
 

@@ -67,7 +67,7 @@ class Nemesis:
             work = Fault(kinds.pop(), "", now_ns(), is_upkeep=True)
             try:
                 await UPKEEP[work.kind](self, work)
-            except (KvClientError, TimeoutError) as error:
+            except (KvClientError, TimeoutError, LookupError) as error:
                 work.detail += f", not finished: {error}"
             work.healed_ns = work.ended_ns = now_ns()
             self._history.faults.append(work)
