@@ -70,3 +70,11 @@ def test_a_new_cluster_has_a_leader_long_before_an_election_timeout(cluster: Mak
         member.start()
     for member in trio:
         member.wait_serving(timeout_s=15.0)
+
+
+def test_the_member_whose_peer_url_comes_first_leads_a_new_cluster(cluster: MakeCluster) -> None:
+    # Of two, each needs the other, and whoever asks for votes is elected.  Identities are as good as random.
+    for number in range(3):
+        pair = cluster(2, f"pair-{number}")
+        first = min(pair, key=lambda member: member.peer_url).status()
+        assert first.leader == first.header.member_id

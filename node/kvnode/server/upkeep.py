@@ -103,10 +103,12 @@ class Upkeep:
     async def _first_election(self) -> None:
         """Spare members that start together the wait for an election timeout.
 
-        Once a quorum is connected, the member with the lowest ID among those connected asks for votes.  It
-        does so at once in a cluster that never had a leader, or if it can ask all; else when a leader, if
-        there were one, would have shown itself.  With pre-vote that harms nobody, should there be one after
-        all.
+        Once a quorum is connected, the member whose peer URL comes first among those connected asks for
+        votes.  It does so at once in a cluster that never had a leader, or if it can ask all; else when a
+        leader, if there were one, would have shown itself.  With pre-vote that harms nobody, should there be
+        one after all.
+
+        So the first pod of a StatefulSet leads, which an update restarts last: leadership moves once.
         """
         member = self._member
         if not member.config.pre_vote:
@@ -119,7 +121,9 @@ class Upkeep:
             voters = member.node.conf_state.voters
             others = [v for v in voters if v != member.member_id]
             near = [other for other in others if transport.connected_both_ways(other)]
-            is_first = member.member_id in voters and all(member.member_id < other for other in near)
+            is_first = member.member_id in voters and all(
+                self._rank(member.member_id) < self._rank(other) for other in near
+            )
             has_quorum = len(near) + 1 > len(voters) // 2
             looks = looks + 1 if is_first and has_quorum else 0
             may_hurry = near == others or term == GENESIS_TERM
@@ -128,6 +132,11 @@ class Upkeep:
                 break
         if not member.leader_id:
             member.campaign()
+
+    def _rank(self, member_id: int) -> tuple[str, int]:
+        """Where a voter stands among those that may stand first; all members agree on it."""
+        record = self._member.applier.membership.members.get(MemberId(member_id))
+        return (min(record.peer_urls, default="") if record is not None else "", member_id)
 
     # Leases.
 
