@@ -42,6 +42,10 @@ NOTICE_WAIT_S = 0.001
 ROOM_CHECK_BYTES = 256 * 1024
 ROOM_CHECK_S = 0.005
 
+#: So few entries a follower that nobody waits for applies once it has answered its leader: a client of the
+#: leader waits for that answer.
+LATER_ENTRIES = 4
+
 
 class DriverHooks(Protocol):
     """What the member wants to hear; all calls are made in the event loop's thread."""
@@ -104,6 +108,8 @@ class Driver:
         self._commit_index: Index = 0
         self._committed_s = 0.0
         self._notice_handle: asyncio.TimerHandle | None = None
+        #: Handed out by the core, and applied at the begin of the next turn.
+        self._postponed: Apply | None = None
         self._unchecked_bytes = 0
         self._room_handle: asyncio.TimerHandle | None = None
         #: Where the state of a snapshot lies that the core is about to accept.
@@ -133,6 +139,8 @@ class Driver:
     def step(self, message: Message) -> None:
         """Take one message from a peer."""
         if self._is_running:
+            if type(message) is InstallSnapshot:
+                self._guarded(self._apply_postponed)  # the core's state jumps with it
             self._guarded(lambda: self.replica.step(message))
             self.wake()
 
@@ -169,6 +177,7 @@ class Driver:
             self._guarded(self._take_turn)
 
     def _take_turn(self) -> None:
+        self._apply_postponed()
         node = self.replica.node
         now_s = self._loop.time()
         self._requests.begin(now_s)
@@ -178,10 +187,15 @@ class Driver:
         for _ in range(PASSES_PER_TURN):
             if not node.has_ready():
                 break
-            has_applied = False
+            has_applied = has_begun_write = False
             for effect in self.replica.effects():
+                if type(effect) is Apply:
+                    has_applied = True
+                    if has_begun_write and self._may_wait(effect):
+                        self._postponed = effect
+                        continue
+                has_begun_write = has_begun_write or type(effect) is Write
                 self._perform(effect)
-                has_applied = has_applied or type(effect) is Apply
             if has_applied:
                 break
         if node.commit_index > self._commit_index:
@@ -258,8 +272,26 @@ class Driver:
             self._requests.skipped(persist.snapshot)
         if messages:
             self._send(messages)
-        # In this call, not in the next turn: commit and answer are due now.
-        self._take_turn()
+        if self._postponed is not None:
+            self.wake()  # sockets are written before the next turn
+        else:
+            # In this call, not in the next turn: commit and answer are due now.
+            self._take_turn()
+
+    def _may_wait(self, effect: Apply) -> bool:
+        """Whether to apply after the write that has just begun: until then, at most, as ticks take turns."""
+        return (
+            len(effect.entries) <= LATER_ENTRIES
+            and not effect.read_states
+            and not len(self._proposals)
+            and not len(self._reads)
+            and self.replica.node.role is not Role.LEADER
+        )
+
+    def _apply_postponed(self) -> None:
+        postponed, self._postponed = self._postponed, None
+        if postponed is not None:
+            self._apply(postponed)
 
     def _apply(self, effect: Apply) -> None:
         # The loop's own clock stands still within a turn.
