@@ -17,6 +17,8 @@ from kvtest.http2_wire import (
     ECHO,
     KEPT,
     LATER,
+    NEWS,
+    NEWSPAPER,
     PUSHED,
     STREAM,
     WireClient,
@@ -321,6 +323,30 @@ async def test_data_wait_for_the_window_of_their_stream_not_for_those_of_others(
     client.take()
     assert all(client.answers[each].is_ended for each in slow)
     client.hang_up()
+
+
+async def test_what_many_streams_are_sent_is_held_once_while_it_waits(server: Http2Server) -> None:
+    client = WireClient(server)
+    client.greet({Setting.INITIAL_WINDOW_SIZE: 10})
+    calls = [client.call(NEWSPAPER, b"%d" % n) for n in range(20)]
+    await turns()
+    client.take()
+    waiting = [client.connection.streams[each].pending for each in calls]
+    assert [[memoryview(part).obj for part in parts or ()] for parts in waiting] == [[NEWS]] * 20
+    assert all(memoryview(part).obj is NEWS for parts in waiting for part in parts or ())
+    for n, each in enumerate(calls):
+        size = len(message(b"%d" % n + NEWS))
+        client.grant(0, size)
+        client.grant(each, size)
+        assert await answered(client, each) == (OK, message(b"%d" % n + NEWS))
+    client.hang_up()
+
+
+async def test_what_many_streams_are_sent_is_compressed_for_who_wants_it(client: WireClient) -> None:
+    octets = message(gzip.compress(b"x"), 1)
+    stream_id = client.open(grpc_head(NEWSPAPER, ("grpc-encoding", "gzip")), octets)
+    status, body = await answered(client, stream_id)
+    assert (status, body[0], gzip.decompress(body[5:])) == (OK, 1, b"x" + NEWS)
 
 
 async def test_a_window_may_shrink_below_nothing(server: Http2Server) -> None:

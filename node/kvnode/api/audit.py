@@ -191,8 +191,8 @@ class _AuditedStream(WrappedCall[StreamCall]):
                 self._log.put(_record(self._gate, self._path, self._call, "message", payload))
             yield payload
 
-    async def write(self, payload: bytes) -> None:
-        await self._call.write(payload)
+    async def write(self, payload: bytes, shared: bytes = b"") -> None:
+        await self._call.write(payload, shared)
 
-    def try_write(self, payload: bytes) -> bool:
-        return self._call.try_write(payload)
+    def try_write(self, payload: bytes, shared: bytes = b"") -> bool:
+        return self._call.try_write(payload, shared)

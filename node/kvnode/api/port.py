@@ -100,12 +100,15 @@ class StreamCall(Call, Protocol):
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
-    async def write(self, payload: bytes) -> None:
-        """Send one message; waits while the client takes no more."""
+    async def write(self, payload: bytes, shared: bytes = b"") -> None:
+        """Send one message; waits while the client takes no more.
+
+        ``shared`` is the end of it, if many streams send the same: while it waits none holds a copy.
+        """
         ...
 
-    def try_write(self, payload: bytes) -> bool:
-        """Send one message if that needs no waiting; False: nothing was sent."""
+    def try_write(self, payload: bytes, shared: bytes = b"") -> bool:
+        """Send one message as ``write`` does if that needs no waiting; False: nothing was sent."""
         ...
 
 

@@ -133,7 +133,8 @@ class _WatchStream:
         self._watchers: dict[int, Watcher] = {}
         self._watches: dict[Watcher, _Watch] = {}
         self._next_id = 0
-        self._queue: deque[bytes] = deque()
+        #: Each response as ``StreamCall.write`` takes it.
+        self._queue: deque[tuple[bytes, bytes]] = deque()
         self._queued_bytes = 0
         #: A response is being written, so that nothing may overtake it.
         self._is_writing = False
@@ -162,12 +163,12 @@ class _WatchStream:
         watch.had_events = True
         head = self._gate.encoded_header(revision) + watch.id_field
         if not watch.allows_fragments or batch.size_bytes <= self._fragment_bytes or len(batch) == 1:
-            self._send(head + batch.encoded)
+            self._send(head, batch.encoded)
             return True
         parts = [part.encoded for part in batch.fragments(self._fragment_bytes)]
         for part in parts[:-1]:
-            self._send(head + _FRAGMENT + part)
-        self._send(head + parts[-1])
+            self._send(head + _FRAGMENT, part)
+        self._send(head, parts[-1])
         return True
 
     def compacted(self, watcher: Watcher, compact_revision: int) -> None:
@@ -201,11 +202,12 @@ class _WatchStream:
             await self._has_queued.wait()
             self._has_queued.clear()
             while self._queue:
-                payload = self._queue.popleft()
-                self._queued_bytes -= len(payload)
-                self._all_queued.size_bytes -= len(payload)
+                payload, shared = self._queue.popleft()
+                size_bytes = len(payload) + len(shared)
+                self._queued_bytes -= size_bytes
+                self._all_queued.size_bytes -= size_bytes
                 self._is_writing = True
-                await self._call.write(payload)
+                await self._call.write(payload, shared)
                 self._is_writing = False
                 if len(self._queue) <= QUEUE_RESPONSES // 2 and self._queued_bytes <= QUEUE_BYTES // 2:
                     self._has_room.set()
@@ -336,12 +338,14 @@ class _WatchStream:
         self._gate.fill(response.header)
         self._send(response.SerializeToString())
 
-    def _send(self, payload: bytes) -> None:
-        if not self._queue and not self._is_writing and self._call.try_write(payload):
+    def _send(self, payload: bytes, shared: bytes = b"") -> None:
+        """Send a response; ``shared`` is the end of it, if watches of other streams have the same."""
+        if not self._queue and not self._is_writing and self._call.try_write(payload, shared):
             return
-        self._queue.append(payload)
-        self._queued_bytes += len(payload)
-        self._all_queued.size_bytes += len(payload)
+        size_bytes = len(payload) + len(shared)
+        self._queue.append((payload, shared))
+        self._queued_bytes += size_bytes
+        self._all_queued.size_bytes += size_bytes
         self._has_queued.set()
         if len(self._queue) >= QUEUE_RESPONSES:
             self._has_room.clear()

@@ -184,11 +184,13 @@ class JsonStreamCall(_JsonCall):
             self._stats.received_bytes += len(payload)
             yield payload
 
-    async def write(self, payload: bytes) -> None:
+    async def write(self, payload: bytes, shared: bytes = b"") -> None:
+        payload += shared
         self._stats.sent_bytes += len(payload)
         await self._wire.write(await in_thread_if_large(len(payload), self._line, payload))
 
-    def try_write(self, payload: bytes) -> bool:
+    def try_write(self, payload: bytes, shared: bytes = b"") -> bool:
+        payload += shared
         if len(payload) > LARGE_BYTES or not self._wire.try_write(self._line(payload)):
             return False
         self._stats.sent_bytes += len(payload)

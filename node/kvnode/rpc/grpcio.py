@@ -319,11 +319,11 @@ class _StreamCall(_Call):
             self._stats.received_bytes += len(request)
             yield request
 
-    async def write(self, payload: bytes) -> None:
-        self._stats.sent_bytes += len(payload)
-        await self._context.write(payload)
+    async def write(self, payload: bytes, shared: bytes = b"") -> None:
+        self._stats.sent_bytes += len(payload) + len(shared)
+        await self._context.write(payload + shared)
 
-    def try_write(self, payload: bytes) -> bool:
+    def try_write(self, payload: bytes, shared: bytes = b"") -> bool:
         """grpc.aio has no way to know whether a write would wait."""
         return False
 

@@ -28,6 +28,8 @@ __all__ = [
     "ECHO",
     "KEPT",
     "LATER",
+    "NEWS",
+    "NEWSPAPER",
     "PUSHED",
     "STREAM",
     "Answer",
@@ -46,6 +48,9 @@ ECHO, LATER, KEPT = "/test.Wire/Echo", "/test.Wire/Later", "/test.Wire/Kept"
 BIG = "/test.Wire/Big"
 #: Answer each message with itself: by a task, and without one.
 STREAM, PUSHED = "/test.Wire/Stream", "/test.Wire/Pushed"
+#: Answers each message with itself and, behind it, what all are sent.
+NEWSPAPER = "/test.Wire/Newspaper"
+NEWS = bytes(range(256)) * 1000
 
 
 @asynccontextmanager
@@ -60,6 +65,7 @@ async def wire_server(**config: object) -> AsyncIterator[Http2Server]:
             UnaryMethod(BIG, _big),
             StreamMethod(STREAM, _stream, "bidi_stream"),
             StreamMethod(PUSHED, _stream, "bidi_stream", _Pushed),
+            StreamMethod(NEWSPAPER, _newspaper, "bidi_stream"),
         ]
     )
     try:
@@ -79,6 +85,11 @@ def _big(request: bytes, call: UnaryCall) -> None:
 async def _stream(call: StreamCall) -> None:
     async for request in call:
         await call.write(request)
+
+
+async def _newspaper(call: StreamCall) -> None:
+    async for request in call:
+        await call.write(request, NEWS)
 
 
 class _Pushed(Receiver):

@@ -42,6 +42,9 @@ PREFIX_BYTES: Final = 5
 #: Data of a stream's answers that may wait before its handler has to.
 PENDING_BYTES: Final = 64 * 1024
 
+#: What many streams send is copied for each if it is smaller: a frame more costs as much.
+SHARED_BYTES: Final = 4096
+
 _IDENTITY: Final = (b"", b"identity")
 _GZIP: Final = b"gzip"
 
@@ -512,14 +515,19 @@ class MessageStream(Call):
         self._route.host.stats.received_bytes += len(payload)
         return payload
 
-    def _send(self, payload: bytes) -> None:
-        self._route.host.stats.sent_bytes += len(payload)
+    def _send(self, payload: bytes, shared: bytes) -> None:
+        size_bytes = len(payload) + len(shared)
+        self._route.host.stats.sent_bytes += size_bytes
         if not self.has_begun:
             self._send_head()
-        self.connection.send_data(self, self._framed(payload))
+        if len(shared) < SHARED_BYTES or self._answers_gzip:
+            self.connection.send_data(self, self._framed(payload + shared))
+        else:
+            self.connection.send_data(self, b"\0" + size_bytes.to_bytes(4, "big") + payload)
+            self.connection.send_data(self, shared)
 
-    async def write(self, payload: bytes) -> None:
-        self._send(payload)
+    async def write(self, payload: bytes, shared: bytes = b"") -> None:
+        self._send(payload, shared)
         while self.pending_bytes > PENDING_BYTES:
             self._writable = self.connection.loop.create_future()
             try:
@@ -527,10 +535,10 @@ class MessageStream(Call):
             finally:
                 self._writable = None
 
-    def try_write(self, payload: bytes) -> bool:
+    def try_write(self, payload: bytes, shared: bytes = b"") -> bool:
         if self.pending is not None or self.connection.is_paused:
             return False
-        self._send(payload)
+        self._send(payload, shared)
         return True
 
 
