@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from kvnode.rpc.http2 import frames as h2
+from kvnode.rpc.http2 import server as server_module
 from kvnode.rpc.http2.allowance import Allowance
 from kvnode.rpc.http2.frames import ErrorCode, Setting, frame, reset, settings, window_update
 from kvnode.rpc.http2.server import Http2Server
@@ -459,6 +460,27 @@ async def test_connections_that_renew_leases_do_not_wait_behind_a_flood(short_tu
         client.hang_up()
     await turns()
     assert short_turns.held_bytes == 0
+
+
+async def test_answers_to_very_many_are_written_in_several_turns(
+    server: Http2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "FLUSH_S", 0.0)
+    clients = [WireClient(server) for _ in range(6)]
+    for client in clients:
+        client.greet()
+    await turns(20)
+    calls = [client.call(ECHO, b"x") for client in clients]
+    answered: list[int] = []
+    for _ in range(40):
+        await turns(1)
+        for client in clients:
+            client.take()
+        pairs = zip(clients, calls, strict=True)
+        answered.append(sum(client.answers[each].is_ended for client, each in pairs))
+    assert set(answered) >= set(range(2, 7))
+    for client in clients:
+        client.hang_up()
 
 
 async def test_a_client_that_goes_while_its_requests_wait_leaves_nothing_behind(

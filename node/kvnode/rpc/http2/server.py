@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 LOOK_AFTER_S: Final = 1.0
 #: How long the answer to a ping may wait for another to go with.
 PING_ANSWER_S: Final = 0.005
+#: Answers are written for this long before the loop has another turn.
+FLUSH_S: Final = 0.02
 
 #: What a client may choose in the TLS handshake (RFC 7301).
 _PROTOCOLS: Final = ("h2", "http/1.1")
@@ -240,16 +243,27 @@ class Http2Server(Host):
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
-        self._flush_all(dirty)
+        ends_s = time.perf_counter() + FLUSH_S
+        for number, connection in enumerate(dirty, 1):
+            self._flush_one(connection)
+            if number < len(dirty) and time.perf_counter() >= ends_s:
+                # One large event to thousands of watches takes seconds, and heartbeats don't wait.
+                if not self._dirty:
+                    self._loop.call_soon(self._flush)
+                self._dirty[:0] = dirty[number:]
+                return
 
     def _flush_all(self, connections: Iterable[Outgoing]) -> None:
         for connection in connections:
-            try:
-                connection.flush()
-            except Exception:
-                # The others have their answers to send all the same.
-                logger.exception("a connection failed")
-                connection.cut()
+            self._flush_one(connection)
+
+    def _flush_one(self, connection: Outgoing) -> None:
+        try:
+            connection.flush()
+        except Exception:
+            # The others have their answers to send all the same.
+            logger.exception("a connection failed")
+            connection.cut()
 
     def weigh(self, connection: Outgoing, change_bytes: int) -> None:
         self.memory.weigh(change_bytes)
