@@ -239,7 +239,8 @@ class Http2Server(Host):
 
     def _flush_waiting(self) -> None:
         waiting, self._waiting = self._waiting, set()
-        self._flush_all(waiting)
+        for connection in waiting:
+            self._flush_one(connection)
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
@@ -252,10 +253,6 @@ class Http2Server(Host):
                     self._loop.call_soon(self._flush)
                 self._dirty[:0] = dirty[number:]
                 return
-
-    def _flush_all(self, connections: Iterable[Outgoing]) -> None:
-        for connection in connections:
-            self._flush_one(connection)
 
     def _flush_one(self, connection: Outgoing) -> None:
         try:
