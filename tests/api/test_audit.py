@@ -152,9 +152,7 @@ async def test_a_stream_that_is_refused_is_told_with_its_status(
     audited: ServedMember, log: AuditLog, path: Path
 ) -> None:
     await enable_auth(audited)
-    stream = audited.client.stream("/etcdserverpb.Maintenance/Snapshot")
-    await stream.write(pb.SnapshotRequest().SerializeToString())
-    await stream.done_writing()
+    stream = audited.client.server_stream("/etcdserverpb.Maintenance/Snapshot", pb.SnapshotRequest())
     code = await stream.code()
     assert code is not grpc.StatusCode.OK
     assert (await records(log, path))[-1]["code"] == code.name

@@ -203,9 +203,11 @@ EVERY_CASE = pytest.mark.parametrize(
     "case", CASES, ids=[f"{case.path.rsplit('/')[-1]} {case.what}".strip() for case in CASES]
 )
 
-STREAMS = {
+TWO_WAY_STREAMS = {
     "/etcdserverpb.Watch/Watch",
     LEASE + "LeaseKeepAlive",
+}
+STREAMS = TWO_WAY_STREAMS | {
     KV + "RangeStream",
     MAINTENANCE + "Snapshot",
     ELECTION + "Observe",
@@ -240,13 +242,20 @@ async def _of_call(member: SecuredMember, case: Case, metadata: Metadata) -> str
 
 
 async def _of_stream(member: SecuredMember, case: Case, metadata: Metadata) -> str:
-    call = member.client.stream(case.path, metadata)
     request = case.request
     is_watch = isinstance(request, pb.WatchCreateRequest)
     if is_watch:
         request = pb.WatchRequest(create_request=request)
+    is_two_way = case.path in TWO_WAY_STREAMS
+    client = member.client
+    call = (
+        client.stream(case.path, metadata)
+        if is_two_way
+        else client.server_stream(case.path, request, metadata)
+    )
     try:
-        await call.write(request.SerializeToString())
+        if is_two_way:
+            await call.write(request.SerializeToString())
         if case.path in WAITING:
             # Let in, it is silent: what it waits for is made here.
             await _make_leader(member, case)

@@ -489,9 +489,8 @@ async def test_a_stream_of_a_range_ends_when_users_change(member: SecuredMember)
     for number in range(3000):
         request = pb.PutRequest(key=b"r/%05d" % number, value=b"x" * 2000)
         member.member.propose(CommandKind.PUT, request.SerializeToString(), lambda answer: None, MEMBER)
-    stream = member.client.stream("/etcdserverpb.KV/RangeStream", await member.as_user("reader"))
-    await stream.write(pb.RangeRequest(key=b"r", range_end=b"s").SerializeToString())
-    await stream.done_writing()
+    path, request = "/etcdserverpb.KV/RangeStream", pb.RangeRequest(key=b"r", range_end=b"s")
+    stream = member.client.server_stream(path, request, await member.as_user("reader"))
     await stream.read()
     change = pb.AuthUserRevokeRoleRequest(name="reader", role="reader")
     await member.administer("UserRevokeRole", change)
@@ -500,7 +499,7 @@ async def test_a_stream_of_a_range_ends_when_users_change(member: SecuredMember)
     assert (await stream.code(), await stream.details()) == OLD
 
 
-async def read_to_the_end(stream: grpc.aio.StreamStreamCall) -> None:
+async def read_to_the_end(stream: grpc.aio.UnaryStreamCall) -> None:
     while await stream.read() is not grpc.aio.EOF:
         pass
 

@@ -117,9 +117,7 @@ async def test_hash_kv_tells_what_it_has_hashed(served: ServedMember) -> None:
 
 async def test_a_snapshot_ends_with_the_checksum_of_all_before(served: ServedMember) -> None:
     served.member.is_learner = True
-    stream = served.client.stream("/etcdserverpb.Maintenance/Snapshot")
-    await stream.write(pb.SnapshotRequest().SerializeToString())
-    await stream.done_writing()
+    stream = served.client.server_stream("/etcdserverpb.Maintenance/Snapshot", pb.SnapshotRequest())
     parts = []
     while (payload := await stream.read()) is not aio.EOF:
         parts.append(pb.SnapshotResponse.FromString(payload))
@@ -148,9 +146,7 @@ async def test_health_is_serving_for_the_whole_server_and_unknown_for_parts(serv
 
 
 async def test_a_health_watch_tells_the_status_and_stays_open(served: ServedMember) -> None:
-    stream = served.client.stream("/grpc.health.v1.Health/Watch")
-    await stream.write(HealthCheckRequest().SerializeToString())
-    await stream.done_writing()
+    stream = served.client.server_stream("/grpc.health.v1.Health/Watch", HealthCheckRequest())
     first = HealthCheckResponse.FromString(await stream.read())
     assert first.status == HealthCheckResponse.SERVING
     assert not stream.done()
