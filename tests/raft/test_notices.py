@@ -58,7 +58,7 @@ def test_a_held_commit_index_goes_with_the_next_entries():
     world[1].propose([b"x"])
     world.settle()
     assert commits(world) == [3, 2, 2]
-    assert world[1].has_held_notices
+    assert world[1].has_held
     world[1].propose([b"y"])
     world.settle()
     assert commits(world) == [4, 3, 3]
@@ -71,7 +71,7 @@ def test_a_held_commit_index_goes_out_when_it_is_let_go():
     world[1].hold_notices(holds=False)
     world.settle()
     assert commits(world) == [3, 3, 3]
-    assert not world[1].has_held_notices
+    assert not world[1].has_held
 
 
 def test_a_held_commit_index_goes_out_with_the_heartbeat_at_the_latest():

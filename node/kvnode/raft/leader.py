@@ -21,7 +21,7 @@ from kvnode.raft.messages import (
 from kvnode.raft.progress import Progress, ProgressState
 from kvnode.raft.quorum import majority
 from kvnode.raft.reads import ReadRequest
-from kvnode.raft.replication import broadcast_heartbeat, maybe_commit, send_append
+from kvnode.raft.replication import broadcast_heartbeat, flush, maybe_commit, send_append
 from kvnode.raft.state import RaftState
 from kvnode.raft.types import NO_MEMBER, ConfChange, Entry, EntryKind, MemberId, encode_conf_change
 
@@ -79,8 +79,8 @@ def _handle_append_response(state: RaftState, message: AppendEntriesResponse) ->
     else:
         _leave_probing(state, progress, index)
     state.dirty = True
-    if is_news and index > state.log.commit_index:
-        maybe_commit(state)
+    if is_news and index > state.log.commit_index and maybe_commit(state):
+        state.quickest_id = message.from_id
     if message.from_id == state.lead_transferee:
         _hand_over(state, message.from_id, progress)
 
@@ -131,6 +131,10 @@ def report_unreachable(state: RaftState, member_id: MemberId) -> None:
     progress = state.tracker.progress.get(member_id)
     if progress is not None and progress.state is ProgressState.REPLICATE:
         progress.become_probe()
+        # The others are needed now.
+        state.dirty = state.dirty or state.has_held
+        if state.reads.is_held and state.reads.oldest_round:
+            broadcast_heartbeat(state)
 
 
 def report_snapshot(state: RaftState, member_id: MemberId, *, ok: bool) -> None:
@@ -294,3 +298,7 @@ def tick(state: RaftState) -> None:
     if state.heartbeat_elapsed_ticks >= state.config.heartbeat_interval_ticks:
         state.heartbeat_elapsed_ticks = 0
         broadcast_heartbeat(state)
+        if state.has_held:
+            # Now and not with the next ``Ready``: the shell may say until then that it holds on.
+            state.holds_notices = state.holds_entries = False
+            flush(state)

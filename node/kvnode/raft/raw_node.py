@@ -164,7 +164,30 @@ class RawNode:
         """
         state = self._state
         state.holds_notices = holds
-        if state.has_held_notices and not holds:
+        if state.has_held and not holds:
+            state.dirty = True
+
+    def hold_entries(self, *, holds: bool) -> None:
+        """Say whether members beyond a quorum may wait for more entries than there are now.
+
+        As leader: entries go to as many voters at once as a commit takes, those that have answered first of
+        late, and to the others a few at a time, until the next heartbeat at most.  That saves these messages
+        and turns, but a commit that a member of the quorum holds up then waits until the shell lets go.
+        """
+        state = self._state
+        state.holds_entries = holds
+        if state.has_held and not holds:
+            state.dirty = True
+
+    def hold_reads(self, *, holds: bool) -> None:
+        """Say whether only as many voters are asked to confirm reads as it takes.
+
+        As leader, as with ``hold_entries``: those that have answered first of late are asked, and the others
+        only once the shell lets go, or by the next heartbeat.
+        """
+        state = self._state
+        state.holds_reads = holds
+        if state.reads.is_held and not holds:
             state.dirty = True
 
     def hold_committed(self, *, holds: bool) -> None:
@@ -327,9 +350,15 @@ class RawNode:
         return self._state.log.last_index
 
     @property
-    def has_held_notices(self) -> bool:
-        """Whether a commit index waits for entries to go with."""
-        return self._state.has_held_notices
+    def has_held(self) -> bool:
+        """Whether a commit index or entries wait at this leader for other entries to go with."""
+        return self._state.has_held
+
+    @property
+    def held_round(self) -> int:
+        """The oldest round of reads that this leader waits for, having asked some voters only; 0: none."""
+        reads = self._state.reads
+        return reads.oldest_round if reads.is_held else 0
 
     @property
     def pending_snapshot(self) -> SnapshotMetadata | None:

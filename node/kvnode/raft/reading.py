@@ -42,12 +42,14 @@ def start_waiting(state: RaftState) -> None:
 def confirm(state: RaftState, from_id: MemberId, context: bytes) -> None:
     """Count a heartbeat's answer."""
     state.reads.confirm(from_id, context)
-    release(state)
+    if release(state):
+        state.quickest_id = from_id
 
 
-def release(state: RaftState) -> None:
-    """Answer the reads that a majority has confirmed."""
-    for index, read in state.reads.release(state.tracker.conf_state.voters, state.member_id):
+def release(state: RaftState) -> bool:
+    """Answer the reads that a majority has confirmed; returns whether there are any."""
+    released = state.reads.release(state.tracker.conf_state.voters, state.member_id)
+    for index, read in released:
         if read.from_id == state.member_id:
             state.read_states.append(ReadState(index, read.context))
         elif read.from_id == NO_MEMBER:
@@ -56,3 +58,4 @@ def release(state: RaftState) -> None:
             state.messages.append(
                 ReadIndexResponse(state.member_id, read.from_id, state.term, index, read.context)
             )
+    return bool(released)

@@ -28,7 +28,7 @@ class ReadRequest(NamedTuple):
 class ReadRounds:
     """The reads of one leadership; dropped with it."""
 
-    __slots__ = ("_confirmed", "_newest", "_pending", "_sent", "waiting")
+    __slots__ = ("_confirmed", "_newest", "_pending", "_sent", "is_held", "waiting")
 
     def __init__(self) -> None:
         self._newest = 0
@@ -37,6 +37,8 @@ class ReadRounds:
         self._confirmed: dict[MemberId, int] = {}
         self.waiting: list[ReadRequest] = []
         """Asked for before this leader has committed in its term and so knows the commit index."""
+        self.is_held = False
+        """The newest heartbeat with a round was kept from some voters."""
 
     def add(self, index: Index, request: ReadRequest) -> None:
         """Let a read wait for confirmation that ``index`` was current when it arrived."""
@@ -47,6 +49,11 @@ class ReadRounds:
     def has_unsent(self) -> bool:
         """Say whether reads wait for a heartbeat that has not gone out yet."""
         return self._sent != self._newest
+
+    @property
+    def oldest_round(self) -> int:
+        """The number of the oldest round that is not confirmed; 0: none waits."""
+        return self._pending[0][0] if self._pending else 0
 
     def context(self) -> bytes:
         """Return what a heartbeat must carry now: the newest round, or nothing if no read waits."""

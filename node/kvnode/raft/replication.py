@@ -9,6 +9,7 @@ from kvnode.raft.errors import CompactedError
 from kvnode.raft.events import SnapshotRequested
 from kvnode.raft.messages import AppendEntries, Heartbeat, InstallSnapshot
 from kvnode.raft.progress import Progress, ProgressState
+from kvnode.raft.quorum import majority
 from kvnode.raft.state import RaftState
 from kvnode.raft.types import Index, MemberId
 
@@ -23,25 +24,68 @@ __all__ = [
 ]
 
 
+#: A member that may wait for its entries gets them once there are so many.
+HELD_ENTRIES = 4
+
+
 def flush(state: RaftState) -> None:
     """Send every member what it lacks and may get now."""
-    state.dirty = state.has_held_notices = False
-    if state.reads.has_unsent():
-        _send_heartbeats(state, voters_only=True)
+    state.dirty = state.has_held = False
+    reads = state.reads
+    if reads.has_unsent() or (reads.is_held and not state.holds_reads):
+        _send_reads(state)
     last_index = state.log.last_index
     commit_index = announced_commit(state)
+    spare: list[MemberId] | None = None
     for to_id, progress in state.tracker.peers:
         if (
             progress.next_index <= last_index
             # A probe without entries may have been lost too: where the logs agree is still unknown.
             or (progress.state is ProgressState.PROBE and progress.match_index < last_index)
         ):
+            if state.holds_entries and last_index - progress.next_index + 1 < HELD_ENTRIES:
+                if spare is None:
+                    spare = _spare_members(state)
+                if to_id in spare:
+                    state.has_held = True
+                    continue
             send_appends(state, to_id, progress)
         elif progress.sent_commit < commit_index:
             if state.holds_notices and progress.sent_commit >= min(progress.awaited_index, commit_index):
-                state.has_held_notices = True
+                state.has_held = True
             else:
                 send_appends(state, to_id, progress)
+
+
+def _send_reads(state: RaftState) -> None:
+    """Ask the voters to confirm the newest reads: those that it takes, or all."""
+    reads = state.reads
+    if not reads.has_unsent() and not reads.oldest_round:
+        reads.is_held = False  # those that were asked have confirmed
+        return
+    spare = _spare_members(state) if state.holds_reads else []
+    _send_heartbeats(state, [i for i, p in state.tracker.peers if not p.is_learner and i not in spare])
+    reads.is_held = bool(spare)
+
+
+def _spare_members(state: RaftState) -> list[MemberId]:
+    """Return the members that a quorum does not need: the other voters have all that was sent to anybody."""
+    voters = state.tracker.conf_state.voters
+    needed = majority(len(voters)) - (1 if state.member_id in voters else 0)
+    able = []
+    spare = []
+    for to_id, progress in state.tracker.peers:
+        if progress.state is not ProgressState.REPLICATE or to_id == state.lead_transferee:
+            continue
+        if progress.awaited_index >= progress.next_index:
+            needed -= 0 if progress.is_learner else 1  # a client of the member waits for what comes
+        elif progress.is_learner:
+            spare.append(to_id)
+        else:
+            able.append((progress.next_index, progress.match_index, to_id == state.quickest_id, to_id))
+    able.sort(reverse=True)
+    spare.extend([to_id for _, _, _, to_id in able[max(needed, 0) :]])
+    return spare
 
 
 def send_appends(state: RaftState, to_id: MemberId, progress: Progress) -> None:
@@ -110,15 +154,15 @@ def broadcast_heartbeat(state: RaftState) -> None:
     """Send the periodic heartbeat, which also repeats a round of reads whose heartbeat was lost."""
     for _, progress in state.tracker.peers:
         progress.check_loss = True
-    _send_heartbeats(state, voters_only=False)
+    _send_heartbeats(state, [to_id for to_id, _ in state.tracker.peers])
+    state.reads.is_held = False
 
 
-def _send_heartbeats(state: RaftState, *, voters_only: bool) -> None:
+def _send_heartbeats(state: RaftState, to_ids: list[MemberId]) -> None:
     context = state.reads.context()
     commit_index = announced_commit(state)
-    for to_id, progress in state.tracker.peers:
-        if voters_only and progress.is_learner:
-            continue
+    for to_id in to_ids:
+        progress = state.tracker.progress[to_id]
         # Beyond its match the member's log may still differ from ours, so it must not commit there.
         known = min(progress.match_index, commit_index)
         progress.sent_commit = max(progress.sent_commit, known)

@@ -35,10 +35,12 @@ class RaftState:
         "election_elapsed_ticks",
         "events",
         "handover_pause_ticks",
-        "has_held_notices",
+        "has_held",
         "heartbeat_elapsed_ticks",
         "holds_committed",
+        "holds_entries",
         "holds_notices",
+        "holds_reads",
         "is_fit",
         "is_leaving",
         "is_replaced",
@@ -49,6 +51,7 @@ class RaftState:
         "messages",
         "messages_after_persist",
         "pending_conf_index",
+        "quickest_id",
         "read_states",
         "reads",
         "role",
@@ -94,7 +97,14 @@ class RaftState:
         """There may be something to send to a peer: entries, a commit index, a read round."""
         self.holds_notices = False
         """A new commit index waits for the entries that go out next, where nobody waits for it."""
-        self.has_held_notices = False
+        self.holds_entries = False
+        """Entries wait for others to go with, at the members that no commit needs."""
+        self.holds_reads = False
+        """Rounds of reads are kept from the members that a quorum does not need."""
+        self.has_held = False
+        """Something waits so."""
+        self.quickest_id = NO_MEMBER
+        """The member whose answer made the last commit or confirmed the last reads."""
         self.term_start_index: Index = 0
         """The first entry of this term: all entries from here on are of this term."""
         self.pending_conf_index: Index = 0
@@ -166,7 +176,9 @@ class RaftState:
         self.heartbeat_elapsed_ticks = 0
         self.reset_election_deadline()
         self.tracker.reset(self.log.last_index)
-        self.dirty = self.holds_notices = self.has_held_notices = False
+        self.dirty = False
+        self.holds_notices = self.holds_entries = self.holds_reads = self.has_held = False
+        self.quickest_id = NO_MEMBER
         self.term_start_index = 0
         self.pending_conf_index = 0
         self.lead_transferee = NO_MEMBER

@@ -69,6 +69,7 @@ class RaftFuzz:
             (self._unreachable, 0.3),
             (self._gone, 0.3),
             (self._hold_notices, 2),
+            (self._ask_a_quorum, 2),
             (self._hold_committed, 2),
         ] + ([(self._conf_change, 0.8)] if plan.conf_changes else [])
 
@@ -153,6 +154,12 @@ class RaftFuzz:
         if number is not None:
             self.world[number].hold_notices(holds=self.rng.random() < 0.7)
 
+    def _ask_a_quorum(self) -> None:
+        number = self._some()
+        if number is not None:
+            self.world[number].hold_entries(holds=self.rng.random() < 0.7)
+            self.world[number].hold_reads(holds=self.rng.random() < 0.7)
+
     def _hold_committed(self) -> None:
         number = self._some()
         if number is not None:
@@ -224,6 +231,8 @@ class RaftFuzz:
             if member.node is None:
                 world.restart(member.id)
             member.running.hold_notices(holds=False)
+            member.running.hold_entries(holds=False)
+            member.running.hold_reads(holds=False)
             member.running.hold_committed(holds=False)
         for _ in range(300):
             world.run(1)

@@ -177,6 +177,8 @@ class Process:
         self.replica.tick()
         # The driver lets them go much sooner.
         self.node.hold_notices(holds=False)
+        self.node.hold_entries(holds=False)
+        self.node.hold_reads(holds=False)
         self.node.hold_committed(holds=False)
         self._leads_with_quorum()
         self.proposals.expire(now_s)
@@ -194,6 +196,8 @@ class Process:
         """Carry out all that the core wants done now."""
         self.requests.begin(self.now_s())
         self.node.hold_notices(holds=self.node.last_index % 3 != 0)
+        self.node.hold_entries(holds=self.node.last_index % 4 != 0)
+        self.node.hold_reads(holds=self.node.last_index % 5 != 0)
         applied_index = self.applier.applied_index
         if applied_index % 16 == 0 and applied_index != self._held_at:
             # Until the next tick.
