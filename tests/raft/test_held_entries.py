@@ -193,3 +193,44 @@ def test_members_are_added_and_removed_meanwhile():
     assert world[1].conf_state.voters == (A, C, D)
     write(world)
     assert world[1].commit_index == world[1].last_index
+
+
+def test_a_member_whose_clients_watch_gets_every_entry_and_commit_at_once():
+    for member in (2, 3):
+        world = led()
+        world[member].await_commits(awaits=True)
+        world.settle()
+        write(world)
+        assert world[member].commit_index == 3
+        assert world[5 - member].last_index == 2
+
+
+def test_a_member_waits_again_when_its_clients_watch_no_more():
+    world = led()
+    for member in (2, 3):
+        world[member].await_commits(awaits=True)
+    world.settle()
+    write(world)
+    assert set(ends(world).values()) == {3}
+    for member in (2, 3):
+        world[member].await_commits(awaits=False)
+    world.tick(1)  # its heartbeat is answered with the news
+    world.settle()
+    world[1].hold_entries(holds=True)
+    write(world)
+    assert sorted(ends(world).values()) == [3, 4, 4]
+
+
+def test_a_new_leader_hears_whose_clients_watch():
+    world = led()
+    world[3].await_commits(awaits=True)
+    world.settle()
+    world[1].transfer_leadership(B)
+    world.settle()
+    world.tick(2)
+    world.settle()
+    world[2].hold_notices(holds=True)
+    world[2].hold_entries(holds=True)
+    write(world, member=2)
+    assert world[3].commit_index == world[2].commit_index
+    assert world[1].last_index < world[3].last_index

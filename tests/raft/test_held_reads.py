@@ -112,3 +112,11 @@ def test_a_round_that_is_confirmed_is_not_sent_again():
     world.settle()
     assert world.take_network() == []
     assert asked(world) == [B, C]
+
+
+def test_reads_are_kept_from_members_whose_clients_watch_too():
+    world = led()
+    for member in (2, 3):
+        world[member].await_commits(awaits=True)
+    world.settle()
+    assert len(asked(world)) == 1

@@ -38,7 +38,7 @@ messages = st.one_of(
     append_entries(),
     st.builds(m.AppendEntriesResponse, *head, u64, st.booleans(), u64, u64),
     st.builds(m.Heartbeat, *head, u64, data),
-    st.builds(m.HeartbeatResponse, *head, data),
+    st.builds(m.HeartbeatResponse, *head, data, st.booleans()),
     st.builds(m.RequestVote, *head, u64, u64, st.booleans(), st.booleans()),
     st.builds(m.RequestVoteResponse, *head, st.booleans(), st.booleans()),
     st.builds(

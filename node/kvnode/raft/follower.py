@@ -14,8 +14,9 @@ from kvnode.raft.messages import (
     TimeoutNow,
     TransferLeader,
 )
+from kvnode.raft.ready import Role
 from kvnode.raft.state import RaftState
-from kvnode.raft.types import NO_MEMBER, Index
+from kvnode.raft.types import NO_MEMBER, Index, MemberId
 
 __all__ = ["handle_append", "handle_heartbeat", "handle_snapshot", "step"]
 
@@ -111,7 +112,21 @@ def handle_heartbeat(state: RaftState, message: Heartbeat) -> None:
     The answer promises nothing durable: that a majority follows this term was made durable by its votes.
     """
     state.log.commit_to(message.leader_commit)
-    state.messages.append(HeartbeatResponse(state.member_id, message.from_id, state.term, message.context))
+    _confirm(state, message.from_id, message.context)
+
+
+def await_commits(state: RaftState, *, awaits: bool) -> None:
+    """Tell the leader if clients begin to wait here for every commit; it hears of the end in time."""
+    if awaits != state.awaits_commits:
+        state.awaits_commits = awaits
+        if awaits and state.role is Role.FOLLOWER and state.leader_id != NO_MEMBER:
+            _confirm(state, state.leader_id, b"")
+
+
+def _confirm(state: RaftState, leader_id: MemberId, context: bytes) -> None:
+    state.messages.append(
+        HeartbeatResponse(state.member_id, leader_id, state.term, context, state.awaits_commits)
+    )
 
 
 def handle_snapshot(state: RaftState, message: InstallSnapshot) -> None:

@@ -108,6 +108,9 @@ def _handle_heartbeat_response(state: RaftState, message: HeartbeatResponse) -> 
     if progress is None:
         return
     progress.recent_active = True
+    if message.awaits_commits != progress.awaits_commits:
+        progress.awaits_commits = message.awaits_commits
+        state.dirty = True
     if progress.check_loss:
         _check_loss(state, message.from_id, progress)
     if message.context:

@@ -77,12 +77,16 @@ class Heartbeat(NamedTuple):
 
 
 class HeartbeatResponse(NamedTuple):
-    """Confirms that the sender still followed this leader when the heartbeat came."""
+    """Confirms that the sender still followed this leader when the heartbeat came.
+
+    With ``awaits_commits``, clients wait there for every commit; that is also told unasked, without context.
+    """
 
     from_id: MemberId
     to_id: MemberId
     term: Term
     context: bytes
+    awaits_commits: bool = False
 
 
 class RequestVote(NamedTuple):

@@ -64,6 +64,7 @@ class Progress:
 
     __slots__ = (
         "awaited_index",
+        "awaits_commits",
         "check_loss",
         "inflights",
         "is_learner",
@@ -93,6 +94,8 @@ class Progress:
         """The newest commit index that was sent."""
         self.awaited_index: Index = 0
         """Up to where clients of the member wait for the commit index."""
+        self.awaits_commits = False
+        """Clients of the member wait for every commit index."""
         self.check_loss = False
         """A heartbeat has gone out since answers were last compared with what was sent."""
         self.inflights = inflights

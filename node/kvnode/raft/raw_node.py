@@ -13,7 +13,7 @@ Not thread-safe: one owner calls it.
 
 from collections.abc import Sequence
 
-from kvnode.raft import election, leader, membership, reading, replication
+from kvnode.raft import election, follower, leader, membership, reading, replication
 from kvnode.raft.config import RaftConfig
 from kvnode.raft.errors import DropReason, ProposalDroppedError, RaftInvariantError
 from kvnode.raft.messages import AppendEntriesResponse, Message, Propose, ProposeConfChange, TransferLeader
@@ -155,6 +155,13 @@ class RawNode:
     def report_gone(self, member_id: MemberId) -> None:
         """Say that the process of ``member_id`` has ended: if it led, this member campaigns soon."""
         election.leader_gone(self._state, member_id)
+
+    def await_commits(self, *, awaits: bool) -> None:
+        """Say whether clients of this member, such as watches, wait for every commit; at first none does.
+
+        Its leader then keeps nothing from it: see ``hold_notices`` and ``hold_entries``.
+        """
+        follower.await_commits(self._state, awaits=awaits)
 
     def hold_notices(self, *, holds: bool) -> None:
         """Say whether a new commit index may wait for entries that are expected to follow soon.

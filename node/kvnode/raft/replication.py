@@ -45,13 +45,16 @@ def flush(state: RaftState) -> None:
         ):
             if state.holds_entries and last_index - progress.next_index + 1 < HELD_ENTRIES:
                 if spare is None:
-                    spare = _spare_members(state)
+                    spare = _spare_members(state, of_entries=True)
                 if to_id in spare:
                     state.has_held = True
                     continue
             send_appends(state, to_id, progress)
         elif progress.sent_commit < commit_index:
-            if state.holds_notices and progress.sent_commit >= min(progress.awaited_index, commit_index):
+            is_awaited = progress.awaits_commits or progress.sent_commit < min(
+                progress.awaited_index, commit_index
+            )
+            if state.holds_notices and not is_awaited:
                 state.has_held = True
             else:
                 send_appends(state, to_id, progress)
@@ -63,12 +66,12 @@ def _send_reads(state: RaftState) -> None:
     if not reads.has_unsent() and not reads.oldest_round:
         reads.is_held = False  # those that were asked have confirmed
         return
-    spare = _spare_members(state) if state.holds_reads else []
+    spare = _spare_members(state, of_entries=False) if state.holds_reads else []
     _send_heartbeats(state, [i for i, p in state.tracker.peers if not p.is_learner and i not in spare])
     reads.is_held = bool(spare)
 
 
-def _spare_members(state: RaftState) -> list[MemberId]:
+def _spare_members(state: RaftState, *, of_entries: bool) -> list[MemberId]:
     """Return the members that a quorum does not need: the other voters have all that was sent to anybody."""
     voters = state.tracker.conf_state.voters
     needed = majority(len(voters)) - (1 if state.member_id in voters else 0)
@@ -77,7 +80,7 @@ def _spare_members(state: RaftState) -> list[MemberId]:
     for to_id, progress in state.tracker.peers:
         if progress.state is not ProgressState.REPLICATE or to_id == state.lead_transferee:
             continue
-        if progress.awaited_index >= progress.next_index:
+        if of_entries and (progress.awaits_commits or progress.awaited_index >= progress.next_index):
             needed -= 0 if progress.is_learner else 1  # a client of the member waits for what comes
         elif progress.is_learner:
             spare.append(to_id)

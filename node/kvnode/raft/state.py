@@ -29,6 +29,7 @@ class RaftState:
     """Fields first; the methods only keep fields that belong together consistent."""
 
     __slots__ = (
+        "awaits_commits",
         "config",
         "dirty",
         "election_deadline_ticks",
@@ -76,6 +77,9 @@ class RaftState:
         self.leader_id = NO_MEMBER
         self.is_fit = True
         """Whether it may lead, as far as the shell knows: a stalled disk takes no vote and no entry."""
+
+        self.awaits_commits = False
+        """Clients of this member wait for every commit."""
 
         self.holds_committed = False
         """Committed entries stay here, as the shell can't apply more at the moment."""

@@ -33,13 +33,14 @@ log = logging.getLogger(__name__)
 #: Passes over the core within one turn; more wait for the next, so that sockets are served.
 PASSES_PER_TURN = 4
 
-#: For this long, a leader keeps a new commit index from members where nobody waits for it, if the last one
-#: was followed by entries as soon: they take it along.  A watcher there hears of a write later by that.
+#: For this long, a leader keeps a new commit index from members where nobody waits for it, if so many of the
+#: last ones were followed by entries as soon: they take it along.
 NOTICE_WAIT_S = 0.002
+FOLLOWED_COUNT = 8
 
-#: So few entries, if all others are committed and the last ones just now, go at first to those members only
-#: that a commit needs: the others get several at once.  Where a client writes one key after the other, the
-#: turns that this saves are a part of its time.
+#: Then so few entries, if all others are committed, go at first to those members only that a commit needs:
+#: the others get several at once.  Where a client writes one key after the other, the turns that this saves
+#: are a part of its time.
 ALONE_ENTRIES = 2
 #: A commit or a round of reads that takes longer than this is asked of all members, and so are for a while
 #: those that follow: one of the few that it needs may be slow, or gone.
@@ -76,6 +77,9 @@ class DriverHooks(Protocol):
 
     def on_snapshot_written(self, metadata: SnapshotMetadata) -> None:
         """The log now starts at this snapshot: make its state the replica's."""
+
+    def awaits_commits(self) -> bool:
+        """Say whether clients wait here for every commit."""
 
     def on_tick(self, elapsed_s: float) -> None:
         """About a heartbeat interval has passed."""
@@ -119,6 +123,8 @@ class Driver:
         self._last_index: Index = 0
         self._commit_index: Index = 0
         self._committed_s = 0.0
+        #: Commits that were followed by entries within NOTICE_WAIT_S, without a break until now.
+        self._followed_count = 0
         self._held_handle: asyncio.TimerHandle | None = None
         self._held_round = 0
         self._held_round_s = 0.0
@@ -201,6 +207,8 @@ class Driver:
             self._hold(node)
         if node.is_leader:
             node.hold_reads(holds=time.monotonic() >= self._quorum_from_s)
+        else:
+            node.await_commits(awaits=self._hooks.awaits_commits())
         for _ in range(PASSES_PER_TURN):
             if not node.has_ready():
                 break
@@ -226,7 +234,8 @@ class Driver:
         """Decide what of the entries that have just come, and of their commit, may wait for the next ones."""
         last_index, self._last_index = self._last_index, node.last_index
         now_s = time.monotonic()  # the loop's clock counts whole milliseconds
-        is_followed = now_s - self._committed_s <= NOTICE_WAIT_S
+        self._followed_count = self._followed_count + 1 if now_s - self._committed_s <= NOTICE_WAIT_S else 0
+        is_followed = self._followed_count >= FOLLOWED_COUNT
         node.hold_notices(holds=is_followed)
         node.hold_entries(
             holds=is_followed

@@ -904,6 +904,9 @@ class Member:
     def on_send_snapshot(self, message: InstallSnapshot) -> None:
         self.snapshots.send(message)
 
+    def awaits_commits(self) -> bool:
+        return len(self.hub) > 0
+
     def on_tick(self, elapsed_s: float) -> None:
         self.disk.tick(elapsed_s)
 

@@ -94,7 +94,7 @@ def _encode_rest(message: Message) -> tuple[int, bytes]:
         case Heartbeat():
             return 3, _U64.pack(message.leader_commit) + message.context
         case HeartbeatResponse():
-            return 4, message.context
+            return 15 if message.awaits_commits else 4, message.context
         case RequestVote():
             return 5, _VOTE.pack(
                 message.last_index, message.last_term, message.is_pre_vote, message.is_transfer
@@ -141,8 +141,8 @@ def _decode(data: bytes) -> Message:
             return AppendEntriesResponse(sender, receiver, term, *_APPEND_RESPONSE.unpack_from(data, at))
         case 3:
             return Heartbeat(sender, receiver, term, _U64.unpack_from(data, at)[0], data[at + 8 :])
-        case 4:
-            return HeartbeatResponse(sender, receiver, term, data[at:])
+        case 4 | 15:
+            return HeartbeatResponse(sender, receiver, term, data[at:], tag == 15)
         case 5:
             return RequestVote(sender, receiver, term, *_VOTE.unpack_from(data, at))
         case 6:

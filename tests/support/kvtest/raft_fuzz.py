@@ -159,6 +159,7 @@ class RaftFuzz:
         if number is not None:
             self.world[number].hold_entries(holds=self.rng.random() < 0.7)
             self.world[number].hold_reads(holds=self.rng.random() < 0.7)
+            self.world[number].await_commits(awaits=self.rng.random() < 0.3)
 
     def _hold_committed(self) -> None:
         number = self._some()

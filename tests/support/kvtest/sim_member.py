@@ -198,6 +198,7 @@ class Process:
         self.node.hold_notices(holds=self.node.last_index % 3 != 0)
         self.node.hold_entries(holds=self.node.last_index % 4 != 0)
         self.node.hold_reads(holds=self.node.last_index % 5 != 0)
+        self.node.await_commits(awaits=self.node.last_index % 32 < 8)
         applied_index = self.applier.applied_index
         if applied_index % 16 == 0 and applied_index != self._held_at:
             # Until the next tick.
