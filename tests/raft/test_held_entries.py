@@ -2,6 +2,7 @@
 
 import pytest
 from kvnode.raft.messages import AppendEntries
+from kvnode.raft.replication import HELD_ENTRIES
 from kvnode.raft.types import ConfChange, ConfChangeKind
 from kvtest.raft_world import World, ids
 
@@ -45,16 +46,16 @@ def test_of_five_members_two_wait():
     assert sorted(ends(world).values()) == [2, 2, 3, 3, 3]
 
 
-def test_the_fourth_entry_goes_out_with_those_before_in_one_message():
+def test_the_last_entry_of_a_message_goes_out_with_all_before():
     world = led()
-    write(world, 3)
+    write(world, HELD_ENTRIES - 1)
     late = next(number for number, end in ends(world).items() if end == 2)
     world[1].propose([b"x"])
     world.perform_ready(1)
     sent = [message for message in world.sent(AppendEntries) if message.to_id == late]
-    assert [len(message.entries) for message in sent] == [4]
+    assert [len(message.entries) for message in sent] == [HELD_ENTRIES]
     world.settle()
-    assert set(ends(world).values()) == {6}
+    assert set(ends(world).values()) == {2 + HELD_ENTRIES}
 
 
 def test_what_waits_goes_out_when_it_is_let_go():

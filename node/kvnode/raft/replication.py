@@ -25,7 +25,7 @@ __all__ = [
 
 
 #: A member that may wait for its entries gets them once there are so many.
-HELD_ENTRIES = 4
+HELD_ENTRIES = 8
 
 
 def flush(state: RaftState) -> None:

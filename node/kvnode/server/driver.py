@@ -47,7 +47,7 @@ ALONE_ENTRIES = 2
 QUORUM_WAIT_S = 0.004
 QUORUM_PAUSE_S = 0.2
 #: What is held is looked at as often as this.
-HELD_CHECK_S = 0.001
+HELD_CHECK_S = 0.002
 
 #: After so much was applied, the state is asked whether it can take more; if not, it is asked again this
 #: often, and nothing is applied meanwhile.  Otherwise a burst of large values would stop the event loop, and
