@@ -387,6 +387,24 @@ async def test_an_election_that_ends_in_time_leaves_the_streams_alone(
     assert kinds(await stream.next()) == [("PUT", b"a", 2)]
 
 
+async def test_a_stream_that_is_opened_during_an_election_goes_on_after_it(served: ServedMember) -> None:
+    served.member.set_leader(0)
+    stream = served.watch((("hasleader", "true"),))
+    await stream.create(b"a")
+    served.member.set_leader(1)
+    await served.put(b"a")
+    assert kinds(await stream.next()) == [("PUT", b"a", 2)]
+
+
+async def test_a_stream_that_is_opened_during_an_election_ends_with_those_that_were_open() -> None:
+    config = local_config(heartbeat_interval_ms=10, election_timeout_ms=100)
+    async with serve(LocalMember(config)) as served:
+        served.member.set_leader(0)
+        stream = served.watch((("hasleader", "true"),))
+        await stream.create(b"a")
+        assert await stream.ended() == (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
+
+
 async def test_malformed_requests_end_the_stream(served: ServedMember) -> None:
     stream = WatchStream(served.client)
     await stream.call.write(b"\xff\xff\xff")

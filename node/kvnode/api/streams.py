@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kvnode.api.errors import malformed_message
 from kvnode.api.gate import Gate
-from kvnode.api.port import RpcError, StreamCall, StreamHandler
+from kvnode.api.port import Call, RpcError, StreamCall, StreamHandler
 from kvnode.api.pushed import PushedCall, PushHandler, Receiver
 from kvnode.server.errors import NoLeaderError, StoppedError
 from kvnode.status import KvError
@@ -45,12 +45,13 @@ class Streams:
         self._pushed: dict[PushedCall, bool] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] = self._member.on_leader_change(self._leader_changed)
+        self._leader_changed()
 
     def guarded(self, handler: StreamHandler, *, serves_learner: bool = False) -> StreamHandler:
         """Wrap a stream's handler in the checks and the ends that all streams share."""
 
         async def serve(call: StreamCall) -> None:
-            refused = self._gate.refusal(call, serves_learner=serves_learner)
+            refused = self._refusal(call, serves_learner=serves_learner)
             if refused is not None:
                 raise refused
             if self._gate.is_stopping:
@@ -76,7 +77,7 @@ class Streams:
         """``guarded`` for streams without a task."""
 
         def open_stream(call: PushedCall) -> Receiver:
-            refused = self._gate.refusal(call)
+            refused = self._refusal(call, serves_learner=False)
             if refused is not None:
                 raise refused
             if self._gate.is_stopping:
@@ -97,6 +98,14 @@ class Streams:
             self._timer.cancel()
         self._end(list(self._open), StoppedError)
         self._end_pushed(list(self._pushed), StoppedError())
+
+    def _refusal(self, call: Call, *, serves_learner: bool) -> KvError | None:
+        refused = self._gate.refusal(call, serves_learner=serves_learner)
+        if isinstance(refused, NoLeaderError) and self._timer is not None:
+            # A client that comes from a member that has just died finds the others without a leader, too: it
+            # lives on without one as long as those streams that are open, where etcd ends its watches.
+            return None
+        return refused
 
     def _leader_changed(self) -> None:
         if self._timer is not None:
