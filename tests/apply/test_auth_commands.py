@@ -200,8 +200,18 @@ def test_administration_is_for_root(machine, request_):
     machine.do(by(machine, "root", request_))
 
 
-@pytest.mark.parametrize("request_", ADMINISTRATION, ids=lambda each: type(each).__name__)
-def test_administration_of_nobody_is_refused(machine, request_):
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *ADMINISTRATION,
+        rpc.CompactionRequest(revision=2),
+        rpc.AlarmRequest(action=rpc.AlarmRequest.DEACTIVATE, memberID=1, alarm=rpc.NOSPACE),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_administration_of_nobody_is_refused_though_a_member_took_it_that_has_not_heard_of_auth(
+    machine, request_
+):
     assert refusal(machine, request_) is UserEmptyError
 
 
@@ -209,8 +219,9 @@ def test_what_members_do_by_themselves_needs_no_user(machine):
     machine.do(rpc.LeaseGrantRequest(ID=7, TTL=60))
     machine.do(by(machine, "root", rpc.PutRequest(key=b"other", lease=7)))
     machine.do(rpc.LeaseCheckpointRequest(checkpoints=[rpc.LeaseCheckpoint(ID=7, remaining_TTL=5)]))
-    machine.do(rpc.CompactionRequest(revision=2))
-    machine.do(rpc.AlarmRequest(action=rpc.AlarmRequest.ACTIVATE, memberID=1, alarm=rpc.NOSPACE))
+    machine.do(AsUser(MEMBER, rpc.CompactionRequest(revision=2)))
+    alarm = rpc.AlarmRequest(action=rpc.AlarmRequest.ACTIVATE, memberID=1, alarm=rpc.NOSPACE)
+    machine.do(AsUser(MEMBER, alarm))
     machine.expire(7)
     assert not machine.applier.store.index.latest(b"other")
 

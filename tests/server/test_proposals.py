@@ -158,9 +158,9 @@ def test_what_the_member_itself_has_to_say_is_taken_when_clients_are_refused(mon
     proposals.add(CommandKind.PUT, b"", outcomes.of("a"), 0.0)
     proposals.add(CommandKind.PUT, b"", outcomes.of("of a client"), 0.0)
     proposals.add(CommandKind.LEASE_CHECKPOINT, b"", outcomes.of("leases"), 0.0, only_term=1)
-    proposals.add(CommandKind.ALARM, b"", outcomes.of("alarm"), 0.0)
+    proposals.add(CommandKind.ALARM, b"", outcomes.of("alarm"), 0.0, is_own=True)
     assert [name for name, _ in outcomes.told] == ["of a client"]
     assert len(ids_in(proposals.take(1, 1 << 20))) == 3
     # That is bounded too.
-    proposals.add(CommandKind.ALARM, b"", outcomes.of("one more alarm"), 0.0)
+    proposals.add(CommandKind.ALARM, b"", outcomes.of("one more alarm"), 0.0, is_own=True)
     assert [name for name, _ in outcomes.told] == ["of a client", "one more alarm"]

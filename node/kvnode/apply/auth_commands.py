@@ -6,7 +6,7 @@ What became of tokens is returned as events: tokens live in each member's memory
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 
@@ -57,8 +57,9 @@ class AuthCommands:
     """Adds auth to the applier's table of handlers.
 
     While auth is on, the table itself guards: a bare command that touches data is refused as coming from
-    nobody.  So auth that is off costs nothing.  Bare commands stay allowed where members themselves are
-    the ones that propose them: expiries, checkpoints, alarms, compaction.
+    nobody.  So auth that is off costs nothing.  Bare commands stay allowed where members alone propose
+    them: expiries, checkpoints.  What clients ask for too, alarms and compactions, members propose as
+    ``MEMBER``: a bare one may come from a client of a member that has not heard yet that auth is on.
 
     Args:
         auth: the users and roles.
@@ -67,9 +68,6 @@ class AuthCommands:
         position: index of the entry that is being applied.
         revision: the store's present revision, for headers.
     """
-
-    #: Commands of clients and members alike: checked only when they come from a user.
-    _OF_MEMBERS_TOO: Final = frozenset({CommandKind.COMPACT, CommandKind.ALARM})
 
     def __init__(
         self,
@@ -112,7 +110,7 @@ class AuthCommands:
                 caller, _parse(pb.LeaseRevokeRequest, payload).ID
             ),
         }
-        for kind in (*admin, *self._OF_MEMBERS_TOO):
+        for kind in (*admin, CommandKind.COMPACT, CommandKind.ALARM):
             self._checks[kind] = self._check_root
         #: What each kind does when it is allowed.
         self._open: Mapping[int, _Handler] = handlers | admin | {CommandKind.AUTHENTICATE: self._authenticate}
@@ -130,7 +128,7 @@ class AuthCommands:
     # Who may.
 
     def _guard(self) -> None:
-        for kind in self._checks.keys() - self._OF_MEMBERS_TOO:
+        for kind in self._checks:
             self._handlers[kind] = self._guarded(kind, self._open[kind])
 
     def _unguard(self) -> None:

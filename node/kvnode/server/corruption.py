@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvnode.apply.commands import CommandKind
+from kvnode.auth.caller import MEMBER
 from kvnode.mvcc.rolling import Checkpoint
 from kvnode.mvcc.store import FIRST_REVISION, NEVER_COMPACTED
 from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType
@@ -174,7 +175,7 @@ class CorruptionChecks:
                 continue
             log.error("members differ at %s: raising the CORRUPT alarm for %x", where, suspect)
             alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=suspect, alarm=AlarmType.CORRUPT)
-            await member.proposed(CommandKind.ALARM, alarm.SerializeToString())
+            await member.proposed(CommandKind.ALARM, alarm.SerializeToString(), MEMBER)
         if not found:
             log.debug("%d members agree at %s", len(answers), where)
 

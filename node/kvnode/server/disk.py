@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvnode.apply.commands import CommandKind
+from kvnode.auth.caller import MEMBER
 from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType
 from kvnode.server.disk_watch import DiskWatch
 from kvnode.server.storage_thread import StorageThread
@@ -187,4 +188,4 @@ class Disk:
         verb = "raising" if action == AlarmRequest.ACTIVATE else "taking back"
         log.warning("%s: %s the %s alarm of member %x", reason, verb, AlarmType.Name(kind), member_id)
         request = AlarmRequest(action=action, memberID=member_id, alarm=kind)
-        member.propose(CommandKind.ALARM, request.SerializeToString(), lambda _: None)
+        member.propose(CommandKind.ALARM, request.SerializeToString(), lambda _: None, MEMBER)

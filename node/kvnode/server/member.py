@@ -18,7 +18,7 @@ from kvnode.apply.commands import CommandKind, encode_as_user
 from kvnode.apply.errors import NoSpaceError
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberRecord, Membership
-from kvnode.auth.caller import Caller
+from kvnode.auth.caller import MEMBER, Caller
 from kvnode.mvcc.hashing import RevisionHash, StateHash
 from kvnode.mvcc.watch import WatchHub
 from kvnode.pb.rpc_pb2 import (
@@ -466,7 +466,8 @@ class Member:
     ) -> None:
         """Put a command through the log; ``done`` is called exactly once, with response or error.
 
-        With ``caller`` it is done only if the caller may do it when it is applied.
+        With ``caller`` it is done only if the caller may do it when it is applied.  What the member does by
+        itself is ``MEMBER``'s, and taken when clients are refused already.
         """
         if self.disk.refuses:
             done(DiskStalledError())
@@ -480,7 +481,8 @@ class Member:
             return
         if caller is not None:
             kind, payload = CommandKind.AS_USER, encode_as_user(caller, kind, payload)
-        self.proposals.add(kind, payload, done, self._loop.time())  # type: ignore[arg-type]
+        is_own = caller == MEMBER
+        self.proposals.add(kind, payload, done, self._loop.time(), is_own=is_own)  # type: ignore[arg-type]
         self.driver.wake()
 
     def propose_as_leader(self, kind: CommandKind, payload: bytes, done: Callable[[object], None]) -> None:
@@ -899,6 +901,7 @@ class Member:
             )
 
     def on_entries(self, index: Index, size_bytes: int) -> None:
+        self.replica.begin_lease_clocks(self.now_s())
         self._upkeep.applied(index, size_bytes)
 
     def on_send_snapshot(self, message: InstallSnapshot) -> None:

@@ -88,18 +88,27 @@ class Proposals:
         self._counter += 1
         return self._session | (self._counter & 0xFFFFFFFF)
 
-    def add(self, kind: CommandKind, payload: bytes, done: Done, now_s: float, *, only_term: int = 0) -> None:
+    def add(
+        self,
+        kind: CommandKind,
+        payload: bytes,
+        done: Done,
+        now_s: float,
+        *,
+        only_term: int = 0,
+        is_own: bool = False,
+    ) -> None:
         """Queue one write; ``done`` is called at once if it can't be taken.
 
         With ``only_term`` it fails rather than being proposed in another term: for what a leader
-        decides by knowledge that its successor does not share, such as its clock.  That, and an alarm,
-        is taken when clients are refused already.
+        decides by knowledge that its successor does not share, such as its clock.  That, and what is
+        the member's own, is taken when clients are refused already.
         """
         if self._is_stopped:
             done(StoppedError())
             return
         if (len(self._waiting) >= self.LIMIT_COUNT or self._bytes >= self.LIMIT_BYTES) and not (
-            (only_term or kind is CommandKind.ALARM) and self._has_reserve()
+            (only_term or is_own) and self._has_reserve()
         ):
             done(TooManyRequestsError())
             return

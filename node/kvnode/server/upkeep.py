@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from kvnode.apply.cluster_version import encode_version
 from kvnode.apply.commands import CommandKind, encode_lease_ids
 from kvnode.apply.membership import MemberAttributes, encode_member_attributes
+from kvnode.auth.caller import MEMBER
 from kvnode.mvcc.errors import CompactedError
 from kvnode.pb.rpc_pb2 import CompactionRequest
 from kvnode.raft.storage import GENESIS_TERM
@@ -208,7 +209,7 @@ class Upkeep:
                 continue
             try:
                 request = CompactionRequest(revision=target)
-                await member.proposed(CommandKind.COMPACT, request.SerializeToString())
+                await member.proposed(CommandKind.COMPACT, request.SerializeToString(), MEMBER)
                 log.info("compacted revisions up to %d by policy", target)
             except CompactedError:
                 pass  # by a client
