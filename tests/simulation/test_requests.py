@@ -4,9 +4,11 @@ from functools import partial
 
 import pytest
 from kvnode.apply.applier import Applier
-from kvnode.apply.commands import CommandKind
+from kvnode.apply.commands import CommandKind, encode_command
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import MemberRecord
+from kvnode.lease.lessor import LeaseLife
+from kvnode.pb.rpc_pb2 import LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest
 from kvnode.raft.config import RaftConfig
 from kvnode.raft.messages import (
     AppendEntries,
@@ -19,7 +21,7 @@ from kvnode.raft.messages import (
 )
 from kvnode.raft.raw_node import RawNode
 from kvnode.raft.types import Entry, EntryKind, MemberId, SnapshotMetadata
-from kvnode.server.effects import Apply, Send, Write
+from kvnode.server.effects import Apply, Report, Send, Write
 from kvnode.server.errors import LeaderChangedError, NotLeaderError
 from kvnode.server.proposals import Proposals
 from kvnode.server.reads import Reads
@@ -49,6 +51,16 @@ class Member:
         self.requests = Requests(self.replica, self.proposals, self.reads)
         self.conf_state = start.conf_state
 
+    def win(self) -> None:
+        """Lead the next term by the vote of the other one."""
+        node = self.replica.node
+        node.campaign()
+        for is_pre_vote in (True, False):
+            self.work()
+            term = node.term + is_pre_vote
+            self.replica.step(RequestVoteResponse(LEADER, ME, term, True, is_pre_vote))
+        assert node.is_leader
+
     def work(self) -> list[object]:
         """Take turns until nothing is left to do; returns the messages sent."""
         sent: list[object] = []
@@ -61,6 +73,9 @@ class Member:
                     sent += effect.messages
                 elif isinstance(effect, Apply):
                     self.requests.apply(effect, lambda batch: None)
+                    self.replica.begin_lease_clocks(100.0)
+                elif isinstance(effect, Report):
+                    self.replica.keep_lease_clocks(effect.events, 100.0, 1.0)
                 elif isinstance(effect, Write):
                     save = self.replica.begin_write(effect.persist, state_generation="2")
                     save.write()
@@ -118,12 +133,7 @@ def test_what_a_leader_decides_by_its_clock_is_proposed_in_its_own_term_only() -
 def test_a_lease_is_renewed_only_by_who_leads_before_and_after_the_quorum_was_asked() -> None:
     member = Member()
     replica = member.replica
-    replica.node.campaign()
-    for is_pre_vote in (True, False):
-        member.work()
-        term = replica.node.term + is_pre_vote
-        replica.step(RequestVoteResponse(LEADER, ME, term, True, is_pre_vote))
-    assert replica.node.is_leader
+    member.win()
     with pytest.raises(NotLeaderError):
         Renewal(replica, [9], 100.0)  # elected, but the clocks were not started yet
     member.work()
@@ -136,6 +146,36 @@ def test_a_lease_is_renewed_only_by_who_leads_before_and_after_the_quorum_was_as
     replica.step(Heartbeat(LEADER, ME, replica.node.term + 1, 1, b""))
     with pytest.raises(NotLeaderError):
         renewal.finish(111.0)  # another member's answer let the read go
+
+
+def test_a_new_leader_begins_the_clocks_of_leases_with_all_that_former_leaders_have_logged() -> None:
+    member = Member()
+    grant = LeaseGrantRequest(ID=9, TTL=60)
+    commands = [
+        encode_command(CommandKind.LEASE_GRANT, 1, grant.SerializeToString()),
+        *(
+            encode_command(CommandKind.LEASE_CHECKPOINT, 2, _checkpoint(9, left_s).SerializeToString())
+            for left_s in (2, 0)
+        ),
+    ]
+    entries = tuple(Entry(3, index, EntryKind.NORMAL, data) for index, data in enumerate(commands, 2))
+    # That the lease was renewed is in the log here, and whether it is committed nobody knows yet.
+    member.replica.step(AppendEntries(LEADER, ME, 3, 1, 1, 3, entries))
+    member.work()
+    lessor = member.replica.applier.lessor
+    assert member.replica.applier.applied_index == 3
+    member.win()
+    member.work()
+    assert not lessor.is_primary
+    assert lessor.checkpoints(100.0) == lessor.expired(200.0, 10) == []
+    node = member.replica.node
+    member.replica.step(AppendEntriesResponse(LEADER, ME, node.term, node.last_index, False, 0, 0))
+    member.work()
+    assert lessor.time_to_live(9, 100.0) == LeaseLife(60, 61, ())
+
+
+def _checkpoint(lease_id: int, left_s: int) -> LeaseCheckpointRequest:
+    return LeaseCheckpointRequest(checkpoints=[LeaseCheckpoint(ID=lease_id, remaining_TTL=left_s)])
 
 
 def test_entries_that_a_later_leader_replaced_before_the_disk_had_them_are_not_promised() -> None:

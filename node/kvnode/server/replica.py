@@ -39,6 +39,8 @@ class Replica:
         self.log = log
         self.applier = applier
         self._deferred: list[Message] = []
+        #: A leader whose leases' clocks have not begun yet; see ``Lessor.promote``.
+        self._clocks_extend_s: float | None = None
 
     def step(self, message: Message) -> None:
         """Take one message from a peer.
@@ -99,12 +101,25 @@ class Replica:
 
     def keep_lease_clocks(self, events: Sequence[Event], now_s: float, extend_s: float) -> None:
         """Let leases run on the leader and nowhere else; see ``Lessor.promote`` for ``extend_s``."""
-        lessor = self.applier.lessor
         for event in events:
             if isinstance(event, BecameLeader):
-                lessor.promote(now_s, extend_s)
-        if lessor.is_primary and self.node.role is not Role.LEADER:
+                self._clocks_extend_s = extend_s
+        lessor = self.applier.lessor
+        if self.node.role is not Role.LEADER:
+            self._clocks_extend_s = None
+        if lessor.is_primary and (self.node.role is not Role.LEADER or self._clocks_extend_s is not None):
             lessor.demote()
+        self.begin_lease_clocks(now_s)
+
+    def begin_lease_clocks(self, now_s: float) -> None:
+        """Begin them on a new leader that has applied all of former ones; to be called after each ``apply``.
+
+        Before, it may know an old remainder of a lease that was renewed since: it would end the lease too
+        early, or log the remainder behind the renewal, or promise another renewal without taking it back.
+        """
+        if self._clocks_extend_s is not None and self.applier.applied_term == self.node.term:
+            self.applier.lessor.promote(now_s, self._clocks_extend_s)
+            self._clocks_extend_s = None
 
     def is_installing(self, metadata: SnapshotMetadata) -> bool:
         """Whether the core has accepted this snapshot, so that its state must stay until ``restored``."""
@@ -158,7 +173,7 @@ class Renewal:
 
     def _renew(self, now_s: float) -> list[int]:
         lessor = self._replica.applier.lessor
-        # A leader keeps the clocks from when its election was reported.
+        # A leader keeps the clocks once it has applied an entry of its term.
         if self._replica.node.role is not Role.LEADER or not lessor.is_primary:
             raise NotLeaderError
         return [lessor.renew(lease_id, now_s) for lease_id in self._lease_ids]

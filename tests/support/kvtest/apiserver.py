@@ -195,7 +195,9 @@ def _wait_until_ready(api: ApiServer, processes: "list[subprocess.Popen[bytes]]"
         if api.ca_file.exists():
             with contextlib.suppress(OSError, ssl.SSLError):
                 # The default namespace is made by a post-start hook: with it there, objects can be created.
-                if api.request("GET", "/api/v1/namespaces/default")[0] == 200:
+                # Until all hooks have ended, it ends itself when its store has as much as a hiccup.
+                paths = ("/api/v1/namespaces/default", "/readyz")
+                if all(api.request("GET", path)[0] == 200 for path in paths):
                     return
         time.sleep(0.1)
     tail = log.read_text(errors="replace")[-3000:]

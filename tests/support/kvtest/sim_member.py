@@ -292,6 +292,7 @@ class Process:
 
         if self.requests.apply(effect, on_applied):
             self.outside.wake(self)
+        self.replica.begin_lease_clocks(self.now_s())
 
     def _revision_goes_on(self) -> None:
         revision = self.store.current_revision

@@ -87,6 +87,8 @@ class SimWorld:
         self._writing: dict[MemberId, tuple[Process, PreparedSave]] = {}
         #: Until when a member's process stands still.
         self.frozen: dict[MemberId, float] = {}
+        #: What waits for a member to thaw.
+        self._frozen_work: dict[MemberId, list[tuple[Process, Callable[[], object]]]] = {}
         #: A member's effects until it dies.
         self.fuses: dict[MemberId, int] = {}
         self._is_calm = False
@@ -245,7 +247,10 @@ class SimWorld:
         thaw_s = self.frozen.get(process.member_id, 0.0) - self.now_s
         if thaw_s > 0:
             # In the order in which it came to wait, as in a socket's buffer.
-            self.after(thaw_s, partial(self.guarded, process, work))
+            waiting = self._frozen_work.setdefault(process.member_id, [])
+            if not waiting:
+                self.after(thaw_s, partial(self._thaw, process.member_id))
+            waiting.append((process, work))
             return
         try:
             work()
@@ -253,6 +258,10 @@ class SimWorld:
             self.die(process)
         except StorageError as error:
             self._fail(process, error)
+
+    def _thaw(self, member_id: MemberId) -> None:
+        for process, work in self._frozen_work.pop(member_id, []):
+            self.guarded(process, work)
 
     def _fail(self, process: Process, error: StorageError) -> None:
         """A process ends because of its disk; what was not synced may be lost as if power had failed."""
@@ -536,6 +545,8 @@ class SimWorld:
         self.slow.clear()
         self.stalled.clear()
         self.frozen.clear()
+        for member_id in list(self._frozen_work):
+            self.after(0.0, partial(self._thaw, member_id))
         for clock in self.clocks.values():
             clock.go_on(self.now_s)
         self.fuses.clear()
