@@ -5,6 +5,7 @@ import base64
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kvnode.apply.applier import APPLIED_KEY
 from kvnode.apply.auth_commands import AuthDisabled, TokenAssigned, UserInvalidated
 from kvnode.apply.commands import (
     CommandKind,
@@ -83,7 +84,7 @@ def refusal(machine, request):
         machine.do(request)
     after = machine.dump()
     for each in (before, after):
-        del each[b"mapplied"]
+        del each[APPLIED_KEY]
     assert after == before
     return type(caught.value)
 

@@ -245,7 +245,7 @@ def test_a_later_format_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     from kvnode.storage import snapshots
 
     with monkeypatch.context() as later:
-        later.setattr(snapshots, "FORMAT_VERSION", 2)
+        later.setattr(snapshots, "FORMAT_VERSION", 3)
         stream = stream_of({})
-    with pytest.raises(SnapshotError, match="format version 2 is not 1"):
+    with pytest.raises(SnapshotError, match="format version 3 is not 2"):
         read([stream])

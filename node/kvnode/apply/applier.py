@@ -78,7 +78,7 @@ from kvnode.raft.types import (
 )
 from kvnode.status import KvError
 from kvnode.storage.engine import Engine, ReadView, WriteBatch
-from kvnode.storage.keyspace import meta_key
+from kvnode.storage.keyspace import latest_key
 
 __all__ = [
     "APPLIED_KEY",
@@ -91,8 +91,8 @@ __all__ = [
     "read_applied",
 ]
 
-#: Meta value: index and term of the last applied entry.
-APPLIED_KEY: Final = meta_key("applied")
+#: Latest value: index and term of the last applied entry.
+APPLIED_KEY: Final = latest_key("applied")
 _APPLIED: Final = struct.Struct(">QQ")
 
 ApplyResult: TypeAlias = Message | KvError

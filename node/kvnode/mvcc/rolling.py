@@ -14,12 +14,12 @@ import google_crc32c
 
 from kvnode.mvcc.events import RevisionChanges
 from kvnode.storage.engine import ReadView
-from kvnode.storage.keyspace import meta_key
+from kvnode.storage.keyspace import latest_key
 
 __all__ = ["ROLLING_KEY", "Checkpoint", "RollingHash"]
 
-#: Meta value: revision at which the hash began, revision up to which it goes, and the hash.
-ROLLING_KEY: Final = meta_key("rolling_hash")
+#: Latest value: revision at which the hash began, revision up to which it goes, and the hash.
+ROLLING_KEY: Final = latest_key("rolling_hash")
 _VALUE: Final = struct.Struct(">QQI")
 
 #: Checkpoints are taken where the log index is a multiple of this; so many of them are remembered.

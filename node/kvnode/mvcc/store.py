@@ -28,7 +28,7 @@ from kvnode.mvcc.revision import MAIN_SHIFT, MAX_SUB, REVISIONS_END, is_tombston
 from kvnode.mvcc.rolling import ROLLING_KEY, RollingHash
 from kvnode.storage.engine import Engine, ReadView, WriteBatch
 from kvnode.storage.errors import StorageCorruptError
-from kvnode.storage.keyspace import REVISION_PREFIX, meta_key, revision_key
+from kvnode.storage.keyspace import REVISION_PREFIX, latest_key, meta_key, revision_key
 
 __all__ = [
     "COMPACTED_KEY",
@@ -39,9 +39,9 @@ __all__ = [
     "Store",
 ]
 
-#: Meta values, signed 64-bit big-endian: the current revision, the compact revision, and the compact
+#: Signed 64-bit big-endian: the current revision, a latest value, the compact revision, and the compact
 #: revision up to which unreadable records are known to be deleted.
-REVISION_KEY: Final = meta_key("revision")
+REVISION_KEY: Final = latest_key("revision")
 COMPACT_KEY: Final = meta_key("compact_revision")
 COMPACTED_KEY: Final = meta_key("compacted_revision")
 

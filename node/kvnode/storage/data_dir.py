@@ -47,7 +47,7 @@ __all__ = [
     "read_identity",
 ]
 
-_FORMAT_VERSION: Final = 1
+_FORMAT_VERSION: Final = 2
 _LOCK: Final = "lock"
 _IDENTITY: Final = "identity.json"
 _REMOVED: Final = "removed"

@@ -14,7 +14,8 @@ The log (written by ``log_store`` only)::
 State database (contents owned by mvcc, lease and apply)::
 
     r <main> <sub> [t]   a revision: serialized KeyValue; the trailing ``t`` marks a tombstone
-    m <name>             meta values: applied index, revision, compaction, conf state, ...
+    s <name>             latest values, with every batch: applied index, revision, rolling hash
+    m <name>             meta values: compaction, conf state, ...
     l <lease id>         lease
     p <member id>        member
     x <member id>        removed member id
@@ -28,6 +29,7 @@ from typing import Final
 
 __all__ = [
     "ALARM_PREFIX",
+    "LATEST_PREFIX",
     "LEASE_PREFIX",
     "LOG_BASE",
     "LOG_ENTRIES_END",
@@ -45,6 +47,7 @@ __all__ = [
     "USER_PREFIX",
     "alarm_key",
     "id_of_key",
+    "latest_key",
     "lease_key",
     "log_entry_key",
     "member_key",
@@ -66,6 +69,9 @@ LOG_ENTRY_PREFIX: Final = b"e"
 LOG_ENTRIES_END: Final = b"f"
 
 REVISION_PREFIX: Final = b"r"
+#: Right behind the revisions.  New revisions come behind all others, so that a compaction of what was written
+#: last meets one table of the level below; with a key before the revisions it would meet all of them.
+LATEST_PREFIX: Final = b"s"
 META_PREFIX: Final = b"m"
 LEASE_PREFIX: Final = b"l"
 MEMBER_PREFIX: Final = b"p"
@@ -81,6 +87,7 @@ STATE_PREFIXES: Final = (
     ROLE_PREFIX,
     MEMBER_PREFIX,
     REVISION_PREFIX,
+    LATEST_PREFIX,
     USER_PREFIX,
     REMOVED_PREFIX,
 )
@@ -118,6 +125,11 @@ def split_revision_key(key: bytes) -> tuple[int, int, bool]:
         if prefix == REVISION_PREFIX:
             return main, sub, is_deletion
     raise ValueError(f"not a revision key: {key.hex()}")
+
+
+def latest_key(name: str) -> bytes:
+    """Return the key of a value that every batch writes."""
+    return LATEST_PREFIX + name.encode("ascii")
 
 
 def meta_key(name: str) -> bytes:

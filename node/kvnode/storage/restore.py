@@ -28,6 +28,7 @@ from kvnode.storage.keyspace import (
     ALARM_PREFIX,
     MEMBER_PREFIX,
     REMOVED_PREFIX,
+    latest_key,
     member_key,
     meta_key,
     prefix_end,
@@ -38,8 +39,8 @@ __all__ = ["RestoreResult", "RestoreTargetError", "restore"]
 
 _CLUSTER_ID_KEY: Final = meta_key("cluster_id")
 _CONF_STATE_KEY: Final = meta_key("conf_state")
-_APPLIED_KEY: Final = meta_key("applied")
-_REVISION_KEY: Final = meta_key("revision")
+_APPLIED_KEY: Final = latest_key("applied")
+_REVISION_KEY: Final = latest_key("revision")
 _COMPACT_KEY: Final = meta_key("compact_revision")
 _APPLIED: Final = struct.Struct(">QQ")
 #: mkfs makes it at the root of a volume.
