@@ -7,6 +7,7 @@ The binaries are looked for in ``$KUBE_DIR/bin`` (default ``/var/tmp/kube/bin``,
 """
 
 import contextlib
+import http
 import json
 import os
 import secrets
@@ -187,6 +188,13 @@ def _start_etcd(
     return [url], process
 
 
+def _answers(api: ApiServer, path: str) -> bool:
+    request = urllib.request.Request(api.url + path, headers={"Authorization": f"Bearer {api.token}"})
+    context = ssl.create_default_context(cafile=str(api.ca_file))
+    with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+        return bool(answer.status == http.HTTPStatus.OK)
+
+
 def _wait_until_ready(api: ApiServer, processes: "list[subprocess.Popen[bytes]]", log: Path) -> None:
     give_up_at = time.monotonic() + _START_DEADLINE_S
     while time.monotonic() < give_up_at:
@@ -197,7 +205,7 @@ def _wait_until_ready(api: ApiServer, processes: "list[subprocess.Popen[bytes]]"
                 # The default namespace is made by a post-start hook: with it there, objects can be created.
                 # Until all hooks have ended, it ends itself when its store has as much as a hiccup.
                 paths = ("/api/v1/namespaces/default", "/readyz")
-                if all(api.request("GET", path)[0] == 200 for path in paths):
+                if all(_answers(api, path) for path in paths):
                     return
         time.sleep(0.1)
     tail = log.read_text(errors="replace")[-3000:]
