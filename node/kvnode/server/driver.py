@@ -46,6 +46,8 @@ ALONE_ENTRIES = 2
 #: those that follow: one of the few that it needs may be slow, or gone.
 QUORUM_WAIT_S = 0.004
 QUORUM_PAUSE_S = 0.2
+#: So often one entry is asked of all members at once: who answers it first is asked from then on.
+QUORUM_CHOICE_S = 0.25
 #: What is held is looked at as often as this.
 HELD_CHECK_S = 0.002
 
@@ -130,6 +132,8 @@ class Driver:
         self._held_round_s = 0.0
         #: Until then, all members are asked.
         self._quorum_from_s = 0.0
+        #: When all were asked for an entry.
+        self._all_asked_s = 0.0
         #: Handed out by the core, and applied at the begin of the next turn.
         self._postponed: Apply | None = None
         self._unchecked_bytes = 0
@@ -237,12 +241,16 @@ class Driver:
         self._followed_count = self._followed_count + 1 if now_s - self._committed_s <= NOTICE_WAIT_S else 0
         is_followed = self._followed_count >= FOLLOWED_COUNT
         node.hold_notices(holds=is_followed)
-        node.hold_entries(
-            holds=is_followed
+        holds = (
+            is_followed
             and last_index <= self._commit_index
             and node.last_index - last_index <= ALONE_ENTRIES
             and now_s >= self._quorum_from_s
+            and now_s - self._all_asked_s < QUORUM_CHOICE_S
         )
+        if not holds:
+            self._all_asked_s = now_s
+        node.hold_entries(holds=holds)
 
     def _held_due(self) -> None:
         """Let go what has waited long enough."""
