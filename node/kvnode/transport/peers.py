@@ -242,6 +242,8 @@ async def ask_cluster(url: str, tls: TlsConfig | None, timeout_s: float) -> dict
         KvError: It can't answer yet.
     """
     answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    # Nobody does if the peer hangs up during the introduction.
+    answered.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     def frames(connection: PeerConnection, kind: FrameType, body: bytes) -> None:
         del connection
