@@ -7,7 +7,6 @@ The binaries are looked for in ``$KUBE_DIR/bin`` (default ``/var/tmp/kube/bin``,
 """
 
 import contextlib
-import http
 import json
 import os
 import secrets
@@ -28,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from kvtest.ports import free_ports
 
-__all__ = ["ApiServer", "binaries_present", "running_api_server"]
+__all__ = ["ApiServer", "binaries_present", "decoded", "running_api_server"]
 
 _BIN = Path(os.environ.get("KUBE_DIR", "/var/tmp/kube")) / "bin"
 _START_DEADLINE_S = 90.0
@@ -81,14 +80,19 @@ class ApiServer:
         context = ssl.create_default_context(cafile=str(self.ca_file))
         try:
             with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-                return answer.status, json.loads(answer.read() or b"{}")
+                return answer.status, decoded(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                text = error.read()
-            try:
-                return error.code, json.loads(text)
-            except ValueError:
-                return error.code, {"message": text.decode(errors="replace")}
+                return error.code, decoded(error.read())
+
+
+def decoded(body: bytes) -> dict[str, Any]:
+    """Return an answer's JSON object; text that is none (of a probe, or an error) as its ``message``."""
+    try:
+        found: dict[str, Any] = json.loads(body or b"{}")
+    except ValueError:
+        return {"message": body.decode(errors="replace")}
+    return found
 
 
 def _write_service_account_keys(directory: Path) -> tuple[Path, Path]:
@@ -188,13 +192,6 @@ def _start_etcd(
     return [url], process
 
 
-def _answers(api: ApiServer, path: str) -> bool:
-    request = urllib.request.Request(api.url + path, headers={"Authorization": f"Bearer {api.token}"})
-    context = ssl.create_default_context(cafile=str(api.ca_file))
-    with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-        return bool(answer.status == http.HTTPStatus.OK)
-
-
 def _wait_until_ready(api: ApiServer, processes: "list[subprocess.Popen[bytes]]", log: Path) -> None:
     give_up_at = time.monotonic() + _START_DEADLINE_S
     while time.monotonic() < give_up_at:
@@ -205,7 +202,7 @@ def _wait_until_ready(api: ApiServer, processes: "list[subprocess.Popen[bytes]]"
                 # The default namespace is made by a post-start hook: with it there, objects can be created.
                 # Until all hooks have ended, it ends itself when its store has as much as a hiccup.
                 paths = ("/api/v1/namespaces/default", "/readyz")
-                if all(_answers(api, path) for path in paths):
+                if all(api.request("GET", path)[0] == 200 for path in paths):
                     return
         time.sleep(0.1)
     tail = log.read_text(errors="replace")[-3000:]

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
-from kvtest.apiserver import ApiServer
+from kvtest.apiserver import ApiServer, decoded
 from kvtest.processes import wait_until
 
 __all__ = ["Connection", "JsonObject", "ResourceWatch"]
@@ -53,11 +53,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        try:
-            decoded: JsonObject = json.loads(text or b"{}")
-        except ValueError:
-            decoded = {"message": text.decode(errors="replace")}
-        return answer.status, decoded
+        return answer.status, decoded(text)
 
     def get(self, path: str, **query: object) -> tuple[int, JsonObject]:
         return self.request("GET", f"{path}?{urlencode(query)}" if query else path)
