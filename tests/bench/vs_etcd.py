@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,22 +87,25 @@ def say(text: str) -> None:
 
 
 def accepts_write(cluster: Cluster) -> bool:
-    limits = ("--command-timeout", "500ms", "--dial-timeout", "500ms")
-    command = [PROGRAMS / "etcdctl", *cluster.client_flags, *limits, "put", "foo", "x" * 256]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    limits = ("--command-timeout=500ms", "--dial-timeout=500ms")
+    return etcdctl(cluster.client_flags, *limits, "put", "foo", "x" * 256).returncode == 0
 
 
-def etcdctl(endpoint: str, cluster: Cluster, *command: str) -> str:
-    trust = [flag for flag in cluster.client_flags if not flag.startswith("--endpoints")]
-    program = [PROGRAMS / "etcdctl", f"--endpoints={endpoint}", *trust, *command]
-    return subprocess.run(program, capture_output=True, check=False, text=True, timeout=10).stdout
+def etcdctl(client_flags: Iterable[str], *command: str) -> subprocess.CompletedProcess[str]:
+    program = [PROGRAMS / "etcdctl", *client_flags, *command]
+    return subprocess.run(program, capture_output=True, check=False, text=True, timeout=10)
 
 
 def let_the_first_lead(cluster: Cluster) -> None:
     """Have the member lead to which a single client connects: who leads is chance, and worth a fifth."""
 
+    trust = [flag for flag in cluster.client_flags if not flag.startswith("--endpoints")]
+
+    def ask(endpoint: str, *command: str) -> str:
+        return etcdctl((f"--endpoints={endpoint}", *trust), *command).stdout
+
     def status(endpoint: str) -> dict[str, Any]:
-        [answer] = json.loads(etcdctl(endpoint, cluster, "endpoint", "status", "--write-out=json"))
+        [answer] = json.loads(ask(endpoint, "endpoint", "status", "--write-out=json"))
         found: dict[str, Any] = answer["Status"]
         return found
 
@@ -116,7 +120,7 @@ def let_the_first_lead(cluster: Cluster) -> None:
             raise TimeoutError(f"leadership did not move to {cluster.endpoints[0]}")
         for endpoint, found in of_all.items():
             if found["header"]["member_id"] == leader_id:
-                etcdctl(endpoint, cluster, "move-leader", f"{wanted_id:x}")
+                ask(endpoint, "move-leader", f"{wanted_id:x}")
 
 
 def run_round(part: Part, server: str, members: int) -> None:
