@@ -18,7 +18,7 @@ from kvnode.raft.ready import Role
 from kvnode.raft.state import RaftState
 from kvnode.raft.types import NO_MEMBER, Index, MemberId
 
-__all__ = ["handle_append", "handle_heartbeat", "handle_snapshot", "step"]
+__all__ = ["await_commits", "handle_append", "handle_heartbeat", "handle_snapshot", "step"]
 
 
 def step(state: RaftState, message: Message) -> None:

@@ -14,6 +14,7 @@ from kvnode.raft.state import RaftState
 from kvnode.raft.types import Index, MemberId
 
 __all__ = [
+    "HELD_ENTRIES",
     "announced_commit",
     "broadcast_heartbeat",
     "flush",

@@ -191,11 +191,11 @@ class Incoming(Outgoing):
 
     def _fail(self, fault: Http2ConnectionError) -> None:
         """Say what is wrong and hang up."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: a Connection has it
 
     def _goaway_acknowledged(self) -> None:
         """The client knows that no more requests are wanted, if that was said."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: a Connection has it
 
     def _take(self, kind: int, flags: int, stream_id: int, data: bytes, start: int, stop: int) -> None:
         """Take any frame."""

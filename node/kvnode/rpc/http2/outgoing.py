@@ -317,7 +317,7 @@ class Outgoing:
 
     def cut(self) -> None:
         """Hang up at once, and let go of all that is held; its calls hear of it later."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: a Connection has it
 
     def _drained(self) -> None:
         """No streams are left on a connection that takes no new ones."""

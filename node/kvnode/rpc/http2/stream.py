@@ -65,15 +65,15 @@ class Stream:
 
     def receive(self, data: bytes, start: int, stop: int, is_last: bool) -> None:
         """Take ``data[start:stop]`` of the request's body."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of stream has it
 
     def receive_end(self) -> None:
         """Take the end of the request, behind trailers."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of stream has it
 
     def cancelled(self) -> None:
         """The client has no use for an answer any more, or is gone."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of stream has it
 
     def writable(self) -> None:
         """Everything that waited was sent."""
@@ -98,7 +98,7 @@ class Host:
 
     def open_stream(self, connection: Connection, stream_id: int, head: RequestHead) -> Stream:
         """Return the stream of a request whose head has come."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the server has it
 
     def count_cost(self, cost: int) -> None:
         """Add to ``turn_cost``."""
@@ -108,11 +108,11 @@ class Host:
 
     def flush_later(self, connection: Outgoing) -> None:
         """Call ``connection.flush`` at the end of this turn."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the server has it
 
     def flush_within(self, connection: Outgoing) -> None:
         """Call ``connection.flush`` before long, for what should go with the next answer."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the server has it
 
     def opened(self, connection: Connection) -> None:
         """A client is there."""
