@@ -1,6 +1,7 @@
 """watch: changes of keys until interrupted, shown or handed to a command."""
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -22,7 +23,7 @@ from kvclient.output.go_text import quoted
 from kvclient.output.stdout import flush
 from kvclient.watch import WatchBatch, Watcher
 
-__all__ = ["watch"]
+__all__ = ["run_for_events", "watch"]
 
 _EXEC = "kvclient.watch.exec"
 
@@ -138,7 +139,7 @@ async def _follow(watcher: Watcher, program: Sequence[str]) -> None:
                 printer.watch(batch)
                 flush()
                 if program:
-                    await _run_for_events(batch, program)
+                    await run_for_events(batch, program)
     except CompactedError as error:
         if error.response is not None:
             printer.watch(WatchBatch(error.response.header.revision, (), error.response))
@@ -158,7 +159,12 @@ async def _follow(watcher: Watcher, program: Sequence[str]) -> None:
         ) from None
 
 
-async def _run_for_events(batch: WatchBatch, program: Sequence[str]) -> None:
+async def run_for_events(batch: WatchBatch, program: Sequence[str]) -> None:
+    """Run ``program`` once for each event, which it finds in its environment.
+
+    Raises:
+        CommandFailedError: It could not be run, or failed.
+    """
     for event in batch.events:
         variables = {
             "ETCD_WATCH_REVISION": str(batch.revision),
@@ -173,7 +179,9 @@ async def _run_for_events(batch: WatchBatch, program: Sequence[str]) -> None:
         try:
             code = await process.wait()
         except asyncio.CancelledError:
-            process.terminate()
+            # It may have ended in the very moment of the interruption.
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             raise
         if code != 0:
             raise CommandFailedError(f"{program[0]} exited with {code}")
