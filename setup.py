@@ -32,7 +32,7 @@ rpc/http2/exchanges rpc/http2/frames rpc/http2/header_blocks rpc/http2/incoming 
 rpc/http2/pings rpc/http2/pushed rpc/http2/requests rpc/http2/server rpc/http2/settings rpc/http2/stream
 server/driver server/effects server/peer_side server/proposals server/reads server/replica
 server/storage_thread server/tls_stream server/upkeep
-storage/keyspace storage/leveldb storage/log_store storage/wal
+storage/keyspace storage/leveldb storage/log_store storage/seal storage/wal
 transport/codec transport/connection transport/frames transport/link transport/listener transport/peers
 """.split()  # noqa: SIM905 - shorter than a list
 

@@ -133,20 +133,20 @@ def state_documents(
 
 
 def _whole(state: "ReadView") -> Iterator[Json]:
-    from kvnode.apply.applier import read_applied
     from kvnode.apply.membership import Membership
     from kvnode.auth.store import AuthStore
-    from kvnode.mvcc.store import COMPACT_KEY, REVISION_KEY
+    from kvnode.mvcc.store import COMPACT_KEY
+    from kvnode.storage.seal import read_seal
 
-    applied = read_applied(state)
+    seal = read_seal(state)
     auth = AuthStore.open(state)
     yield {
         "type": "state",
         "cluster_id": f"{Membership.open(state).cluster_id:x}",
-        "revision": _number(state.get(REVISION_KEY), 1),
+        "revision": seal.revision,
         "compact_revision": _number(state.get(COMPACT_KEY), -1),
-        "applied_index": applied.index,
-        "applied_term": applied.term,
+        "applied_index": seal.index,
+        "applied_term": seal.term,
         "auth_enabled": auth.is_enabled,
         "auth_revision": auth.revision,
     }
@@ -225,9 +225,11 @@ def _roles(state: "ReadView") -> Iterator[Json]:
 
 def _changes(state: "ReadView", key_prefix: bytes) -> Iterator[Json]:
     from kvnode.mvcc.records import parse_record
-    from kvnode.storage.keyspace import REVISION_PREFIX, prefix_end, split_revision_key
+    from kvnode.storage.keyspace import REVISION_PREFIX, is_seal_key, prefix_end, split_revision_key
 
     for key, record in state.iterate(REVISION_PREFIX, prefix_end(REVISION_PREFIX)):
+        if is_seal_key(key):
+            continue
         main, sub, is_tombstone = split_revision_key(key)
         pair = parse_record(record)
         if not pair.key.startswith(key_prefix):

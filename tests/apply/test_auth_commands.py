@@ -5,7 +5,6 @@ import base64
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kvnode.apply.applier import APPLIED_KEY
 from kvnode.apply.auth_commands import AuthDisabled, TokenAssigned, UserInvalidated
 from kvnode.apply.commands import (
     CommandKind,
@@ -29,6 +28,7 @@ from kvnode.auth.errors import (
 )
 from kvnode.pb import auth_pb2 as auth
 from kvnode.pb import rpc_pb2 as rpc
+from kvnode.storage.keyspace import seal_key
 from kvtest.state_machine import AsUser, StateMachine
 
 READ, WRITE, READWRITE = auth.Permission.READ, auth.Permission.WRITE, auth.Permission.READWRITE
@@ -84,7 +84,7 @@ def refusal(machine, request):
         machine.do(request)
     after = machine.dump()
     for each in (before, after):
-        del each[APPLIED_KEY]
+        del each[seal_key(machine.revision)]
     assert after == before
     return type(caught.value)
 

@@ -1,12 +1,12 @@
 """Txn, rule by rule (etcd v3 API, KV)."""
 
 import pytest
-from kvnode.apply.applier import APPLIED_KEY
 from kvnode.apply.errors import KeyNotFoundError
 from kvnode.apply.reads import execute_read_txn
 from kvnode.lease.errors import LeaseNotFoundError
 from kvnode.mvcc.errors import CompactedError, FutureRevisionError
 from kvnode.pb import rpc_pb2 as rpc
+from kvnode.storage.keyspace import seal_key
 from kvtest.state_machine import StateMachine
 
 EQUAL, NOT_EQUAL = rpc.Compare.EQUAL, rpc.Compare.NOT_EQUAL
@@ -207,7 +207,7 @@ def test_a_txn_that_fails_anywhere_changes_nothing(machine, ops, error):
     with pytest.raises(error):
         txn(machine, ops)
     after = machine.dump()
-    assert {key for key in after if after[key] != before.get(key)} == {APPLIED_KEY}
+    assert {key for key in after if after[key] != before.get(key)} == {seal_key(4)}
     assert (machine.revision, machine.applier.store.has_changes) == (4, False)
 
 

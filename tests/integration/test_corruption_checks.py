@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from kvclient import Client
-from kvnode.mvcc.rolling import ROLLING_KEY
 from kvnode.pb import rpc_pb2
 from kvnode.server.errors import ExitCode
 from kvnode.storage.data_dir import DataDirectory
 from kvnode.storage.engines import DiskEngines
-from kvnode.storage.keyspace import REVISION_PREFIX, prefix_end
+from kvnode.storage.keyspace import revision_key
+from kvnode.storage.seal import FIRST_REVISION, read_seal, seal_record
 from kvtest.processes import ClusterProcesses
 from kvtest.workload import eventually
 
@@ -19,12 +19,12 @@ MakeCluster = Callable[..., ClusterProcesses]
 
 
 def spoil(directory: Path) -> None:
-    """Change the value of the first record in a stopped member's state."""
+    """Change the value of the first key that was written in a stopped member's state."""
     data = DataDirectory(directory, DiskEngines())
     data.check()
     opened = data.open()
     engine = opened.state_engine
-    key, record = next(iter(engine.iterate(REVISION_PREFIX, prefix_end(REVISION_PREFIX))))
+    key, record = next(iter(engine.iterate(revision_key(FIRST_REVISION + 1, 0))))
     assert b"right" in record
     batch = engine.batch()
     batch.put(key, record.replace(b"right", b"wrong"))
@@ -73,10 +73,9 @@ def diverge(directory: Path) -> None:
     data.check()
     opened = data.open()
     engine = opened.state_engine
-    value = engine.get(ROLLING_KEY)
-    assert value is not None
+    seal = read_seal(engine)
     batch = engine.batch()
-    batch.put(ROLLING_KEY, value[:-1] + bytes([value[-1] ^ 1]))
+    batch.put(*seal_record(*seal._replace(rolling_hash=seal.rolling_hash ^ 1)))
     engine.write(batch, sync=True)
     opened.close()
     data.close()

@@ -5,7 +5,7 @@ import random
 import pytest
 from kvnode.apply.applier import Applier
 from kvnode.apply.commands import CommandKind, encode_command
-from kvnode.mvcc.rolling import CHECKPOINT_ENTRIES, ROLLING_KEY
+from kvnode.mvcc.rolling import CHECKPOINT_ENTRIES
 from kvnode.pb import rpc_pb2 as rpc
 from kvnode.raft.types import Entry, EntryKind
 from kvnode.storage.memory import MemoryEngine
@@ -65,19 +65,3 @@ def test_it_goes_on_after_a_restart_and_after_a_crash() -> None:
     assert applier.applied_index == 300
     applier.apply(log[300:])
     assert applier.store.rolling.at(960) == applied(log).store.rolling.at(960)
-
-
-def test_it_begins_anew_where_somebody_has_written_without_keeping_it() -> None:
-    log = entries(200)
-    engine = MemoryEngine()
-    opened(engine).apply(log[:100])
-    kept = engine.get(ROLLING_KEY)
-    opened(engine).apply(log[100:150])
-    batch = engine.batch()
-    batch.put(ROLLING_KEY, kept)
-    engine.write(batch)
-    applier = opened(engine)
-    applier.apply(log[150:])
-    other = applied(log)
-    # Not comparable, and says so.
-    assert applier.store.rolling.since_revision > other.store.rolling.since_revision

@@ -199,7 +199,7 @@ def test_the_identity_is_readable_json_with_hexadecimal_ids(made: Path) -> None:
     fields = json.loads((made / "identity.json").read_bytes())
     assert fields["cluster_id"] == "00000000000000c1"
     assert fields["member_id"] == "00000000000000a1"
-    assert fields["format_version"] == 2
+    assert fields["format_version"] == 3
 
 
 def test_creating_twice_is_refused(made: Path) -> None:
@@ -313,10 +313,10 @@ def test_a_path_that_is_a_file_is_an_error_with_its_reason(tmp_path: Path) -> No
 def test_an_unknown_format_version_is_refused_without_touching_it(made: Path) -> None:
     from kvnode.storage import data_dir
 
-    fields = {"format_version": 3, "cluster_id": "c1", "member_id": "a1"}
+    fields = {"format_version": 4, "cluster_id": "c1", "member_id": "a1"}
     text = json.dumps(fields | {"checksum": data_dir._checksum(fields)})
     (made / "identity.json").write_text(text)
-    with lock(made) as directory, pytest.raises(DataDirectoryError, match="format version 3 is not 2"):
+    with lock(made) as directory, pytest.raises(DataDirectoryError, match="format version 4 is not 3"):
         directory.check()
 
 

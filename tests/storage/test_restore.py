@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from kvnode.apply.alarms import Alarms
-from kvnode.apply.applier import APPLIED_KEY, Applier, read_applied
+from kvnode.apply.applier import Applier, read_applied
 from kvnode.apply.genesis import write_genesis
 from kvnode.apply.membership import CLUSTER_ID_KEY, CONF_STATE_KEY, MemberRecord, decode_conf_state
 from kvnode.mvcc.records import parse_record
-from kvnode.mvcc.store import COMPACT_KEY, REVISION_KEY
+from kvnode.mvcc.store import COMPACT_KEY
 from kvnode.raft.types import ConfState, MemberId, SnapshotMetadata
 from kvnode.storage import restore as restore_module
 from kvnode.storage.data_dir import DataDirectory
@@ -43,10 +43,9 @@ def old_state() -> MemoryEngine:
         store.put(key, value, 0)
         store.commit()
     store.compact(5)
-    store.seal()
+    store.seal(900, 7)
     batch.put(removed_key(77), b"")
     batch.put(alarm_key(1, 1), b"")
-    batch.put(APPLIED_KEY, (900).to_bytes(8, "big") + (7).to_bytes(8, "big"))
     applier.lessor.grant(5, 60, batch)
     engine.write(batch)
     store.end()
@@ -114,8 +113,6 @@ def opened(data_dir: Path) -> Applier:
 def test_the_names_of_records_are_those_of_the_layers_above() -> None:
     assert restore_module._CLUSTER_ID_KEY == CLUSTER_ID_KEY
     assert restore_module._CONF_STATE_KEY == CONF_STATE_KEY
-    assert restore_module._APPLIED_KEY == APPLIED_KEY
-    assert restore_module._REVISION_KEY == REVISION_KEY
     assert restore_module._COMPACT_KEY == COMPACT_KEY
 
 

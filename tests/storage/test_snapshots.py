@@ -245,7 +245,7 @@ def test_a_later_format_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     from kvnode.storage import snapshots
 
     with monkeypatch.context() as later:
-        later.setattr(snapshots, "FORMAT_VERSION", 3)
+        later.setattr(snapshots, "FORMAT_VERSION", 4)
         stream = stream_of({})
-    with pytest.raises(SnapshotError, match="format version 3 is not 2"):
+    with pytest.raises(SnapshotError, match="format version 4 is not 3"):
         read([stream])

@@ -7,9 +7,8 @@ applied index go into one write batch: after a crash the log replays from exactl
 An error that is no ``KvError`` means that this member can't go on: its memory may be ahead of its disk.
 """
 
-import struct
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -78,22 +77,16 @@ from kvnode.raft.types import (
 )
 from kvnode.status import KvError
 from kvnode.storage.engine import Engine, ReadView, WriteBatch
-from kvnode.storage.keyspace import latest_key
+from kvnode.storage.seal import read_seal
 
 __all__ = [
-    "APPLIED_KEY",
     "AppliedBatch",
     "AppliedPosition",
     "Applier",
     "ApplyResult",
-    "encode_applied",
     "member_message",
     "read_applied",
 ]
-
-#: Latest value: index and term of the last applied entry.
-APPLIED_KEY: Final = latest_key("applied")
-_APPLIED: Final = struct.Struct(">QQ")
 
 ApplyResult: TypeAlias = Message | KvError
 _M = TypeVar("_M", bound=Message)
@@ -127,15 +120,14 @@ class AppliedBatch(NamedTuple):
     auth_events: list[AuthEvent]
 
 
-def encode_applied(index: Index, term: Term) -> bytes:
-    """Return the stored value of ``APPLIED_KEY``."""
-    return _APPLIED.pack(index, term)
-
-
 def read_applied(engine: ReadView) -> AppliedPosition:
-    """Return the last applied entry of a state database; zeroes in an empty one."""
-    value = engine.get(APPLIED_KEY)
-    return AppliedPosition(0, 0) if value is None else AppliedPosition(*_APPLIED.unpack(value))
+    """Return the last applied entry of a state database; zeroes in an empty one.
+
+    Raises:
+        StorageCorruptError: it can't be read.
+    """
+    seal = read_seal(engine)
+    return AppliedPosition(seal.index, seal.term)
 
 
 def member_message(record: MemberRecord) -> Member:
@@ -256,8 +248,7 @@ class Applier:
             self.applied_term = entry.term
             if entry.index % CHECKPOINT_ENTRIES == 0:
                 self.store.checkpoint(entry.index)
-        batch.put(APPLIED_KEY, _APPLIED.pack(self.applied_index, self.applied_term))
-        changes = self.store.seal()
+        changes = self.store.seal(self.applied_index, self.applied_term)
         self.engine.write(batch, sync=sync)
         self.store.end()
         return AppliedBatch(

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from kvnode.apply.applier import APPLIED_KEY, encode_applied
 from kvnode.apply.membership import MemberRecord, Membership, write_members
 from kvnode.raft.storage import GENESIS_INDEX, GENESIS_TERM
 from kvnode.raft.types import ConfState, SnapshotMetadata
 from kvnode.storage.engine import Engine
+from kvnode.storage.seal import FIRST_REVISION, seal_record
 
 __all__ = ["GENESIS_INDEX", "GENESIS_TERM", "write_genesis"]
 
@@ -26,6 +26,6 @@ def write_genesis(engine: Engine, cluster_id: int, members: Sequence[MemberRecor
     conf_state: ConfState = membership.conf_state
     batch = engine.batch()
     write_members(batch, cluster_id, membership.sorted(), conf_state)
-    batch.put(APPLIED_KEY, encode_applied(GENESIS_INDEX, GENESIS_TERM))
+    batch.put(*seal_record(FIRST_REVISION, GENESIS_INDEX, GENESIS_TERM, FIRST_REVISION, 0))
     engine.write(batch, sync=True)
     return SnapshotMetadata(GENESIS_INDEX, GENESIS_TERM, conf_state)

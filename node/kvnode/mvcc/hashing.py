@@ -15,7 +15,7 @@ from kvnode.mvcc.records import key_of_record
 from kvnode.mvcc.revision import MAIN_SHIFT, parse_key
 from kvnode.mvcc.store import Store
 from kvnode.storage.engine import ReadView
-from kvnode.storage.keyspace import REVISION_PREFIX, revision_key
+from kvnode.storage.keyspace import REVISION_PREFIX, is_seal_key, revision_key
 
 __all__ = ["RevisionHash", "StateHash"]
 
@@ -63,6 +63,8 @@ class RevisionHash:
         compacted = (self.compact_revision + 1) << MAIN_SHIFT
         parts: list[bytes] = []
         for db_key, record in self._records:
+            if is_seal_key(db_key):
+                continue
             packed = parse_key(db_key)
             # Up to the compact revision only what is still the newest counts, and no deletion.
             if packed >= compacted or at(key_of_record(record), self.revision) == packed:

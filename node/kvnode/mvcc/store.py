@@ -25,28 +25,25 @@ from kvnode.mvcc.records import (
     parse_record,
 )
 from kvnode.mvcc.revision import MAIN_SHIFT, MAX_SUB, REVISIONS_END, is_tombstone, key_of, parse_key
-from kvnode.mvcc.rolling import ROLLING_KEY, RollingHash
+from kvnode.mvcc.rolling import RollingHash
+from kvnode.raft.types import Index, Term
 from kvnode.storage.engine import Engine, ReadView, WriteBatch
 from kvnode.storage.errors import StorageCorruptError
-from kvnode.storage.keyspace import REVISION_PREFIX, latest_key, meta_key, revision_key
+from kvnode.storage.keyspace import REVISION_PREFIX, is_seal_key, meta_key, revision_key, split_seal_key
+from kvnode.storage.seal import read_seal, seal_record
 
 __all__ = [
     "COMPACTED_KEY",
     "COMPACT_KEY",
-    "FIRST_REVISION",
     "NEVER_COMPACTED",
-    "REVISION_KEY",
     "Store",
 ]
 
-#: Signed 64-bit big-endian: the current revision, a latest value, the compact revision, and the compact
-#: revision up to which unreadable records are known to be deleted.
-REVISION_KEY: Final = latest_key("revision")
+#: Signed 64-bit big-endian: the compact revision, and the compact revision up to which unreadable records
+#: are known to be deleted.
 COMPACT_KEY: Final = meta_key("compact_revision")
 COMPACTED_KEY: Final = meta_key("compacted_revision")
 
-#: The revision of a store in which nothing was ever written; the first write is one above.
-FIRST_REVISION: Final = 1
 #: The compact revision of a store that was never compacted, as etcd reports it.
 NEVER_COMPACTED: Final = -1
 
@@ -69,10 +66,11 @@ class Store:
         self.index = KeyIndex()
         #: Lease of each live key that has one.
         self.leases: dict[bytes, int] = {}
+        seal = read_seal(engine)
         #: The revision that reads see; that of an open transaction is one above.
-        self.current_revision = _meta(engine, REVISION_KEY, FIRST_REVISION)
+        self.current_revision = seal.revision
         #: Over all changes.
-        self.rolling = RollingHash(engine, self.current_revision)
+        self.rolling = RollingHash(seal.hashed_since, seal.rolling_hash)
         #: Reads below it fail.
         self.compact_revision = _meta(engine, COMPACT_KEY, NEVER_COMPACTED)
         #: The compact revision whose deletions are all done; below ``compact_revision`` while they run.
@@ -160,6 +158,8 @@ class Store:
         previous = self.index.previous
         readable_from = (self.compact_revision + 1) << MAIN_SHIFT
         for db_key, record in self.engine.iterate(revision_key(max(revision, 0), 0), REVISIONS_END):
+            if is_seal_key(db_key):
+                continue
             packed = parse_key(db_key)
             key = key_of_record(record)
             yield Change(key, packed, record, previous(key, packed) if packed >= readable_from else 0)
@@ -254,13 +254,18 @@ class Store:
         self.rolling.take(self._committed)
         self.rolling.checkpoint(index, self.current_revision)
 
-    def seal(self) -> list[RevisionChanges]:
-        """Complete the open batch, to be written by the caller; returns its changes by revision."""
+    def seal(self, index: Index, term: Term) -> list[RevisionChanges]:
+        """Complete the open batch, to be written by the caller; returns its changes by revision.
+
+        Args:
+            index: of the last entry that is applied with it.
+            term: of that entry.
+        """
         committed, self._committed = self._committed, []
-        if committed:
-            self._put_record(REVISION_KEY, _encode(self.current_revision))
-            self.rolling.take(committed)
-            self._put_record(ROLLING_KEY, self.rolling.sealed(self.current_revision))
+        rolling = self.rolling
+        rolling.take(committed)
+        key, value = seal_record(self.current_revision, index, term, rolling.since_revision, rolling.sealed())
+        self._put_record(key, value)
         return committed
 
     def end(self) -> None:
@@ -293,10 +298,17 @@ class Store:
         start = key_of(self._compact_cursor)
         stop = revision_key(max(target, 0) + 1, 0)
         cursor: int | None = None
-        for seen, (db_key, record) in enumerate(self.engine.iterate(start, stop)):
+        seen = 0
+        for db_key, record in self.engine.iterate(start, stop):
+            if is_seal_key(db_key):
+                # The last one counts.
+                if split_seal_key(db_key) < self.current_revision:
+                    batch.delete(db_key)
+                continue
             if seen == limit:
                 cursor = parse_key(db_key)
                 break
+            seen += 1
             packed = parse_key(db_key)
             key = key_of_record(record)
             for dropped in index.prune(key, target):
@@ -343,6 +355,8 @@ class Store:
         main = -1
         facts = b""
         for db_key, record in self.engine.iterate(REVISION_PREFIX, REVISIONS_END):
+            if is_seal_key(db_key):
+                continue
             packed = parse_key(db_key)
             retained += len(record) + len(db_key)
             if packed >> MAIN_SHIFT != main:
@@ -366,11 +380,15 @@ class Store:
         flips: list[Flip] = []
         complete_since = max(self.compact_revision, 0)
         records = self.engine.iterate(REVISION_PREFIX, REVISIONS_END, reverse=True)
-        for seen, (db_key, record) in enumerate(records):
+        seen = 0
+        for db_key, record in records:
+            if is_seal_key(db_key):
+                continue
             packed = parse_key(db_key)
             if seen == FLIPS_KEPT:
                 complete_since = max(complete_since, packed >> MAIN_SHIFT)
                 break
+            seen += 1
             if is_tombstone(packed):
                 flips.append((packed >> MAIN_SHIFT, key_of_record(record), -1))
             elif (message := parse_record(record)).version == 1:

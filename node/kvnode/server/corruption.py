@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from kvnode.apply.commands import CommandKind
 from kvnode.auth.caller import MEMBER
 from kvnode.mvcc.rolling import Checkpoint
-from kvnode.mvcc.store import FIRST_REVISION, NEVER_COMPACTED
+from kvnode.mvcc.store import NEVER_COMPACTED
 from kvnode.pb.rpc_pb2 import AlarmRequest, AlarmType
 from kvnode.raft.types import Index
 from kvnode.server.errors import ExitCode, StartError
 from kvnode.status import KvError, StatusCode
+from kvnode.storage.seal import FIRST_REVISION
 
 if TYPE_CHECKING:
     from kvnode.server.member import Member

@@ -47,7 +47,7 @@ __all__ = [
     "read_identity",
 ]
 
-_FORMAT_VERSION: Final = 2
+_FORMAT_VERSION: Final = 3
 _LOCK: Final = "lock"
 _IDENTITY: Final = "identity.json"
 _REMOVED: Final = "removed"

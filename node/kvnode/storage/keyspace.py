@@ -13,8 +13,8 @@ The log (written by ``log_store`` only)::
 
 State database (contents owned by mvcc, lease and apply)::
 
-    r <main> <sub> [t]   a revision: serialized KeyValue; the trailing ``t`` marks a tombstone
-    s <name>             latest values, with every batch: applied index, revision, rolling hash
+    R <main> <sub> [t]   a revision: serialized KeyValue; the trailing ``t`` marks a tombstone
+    R <main> ff          seal of a batch that ended with revision <main>, see ``seal``
     m <name>             meta values: compaction, conf state, ...
     l <lease id>         lease
     p <member id>        member
@@ -29,7 +29,6 @@ from typing import Final
 
 __all__ = [
     "ALARM_PREFIX",
-    "LATEST_PREFIX",
     "LEASE_PREFIX",
     "LOG_BASE",
     "LOG_ENTRIES_END",
@@ -47,7 +46,7 @@ __all__ = [
     "USER_PREFIX",
     "alarm_key",
     "id_of_key",
-    "latest_key",
+    "is_seal_key",
     "lease_key",
     "log_entry_key",
     "member_key",
@@ -56,7 +55,9 @@ __all__ = [
     "removed_key",
     "revision_key",
     "role_key",
+    "seal_key",
     "split_revision_key",
+    "split_seal_key",
     "user_key",
 ]
 
@@ -68,10 +69,9 @@ LOG_GENERATION: Final = b"g"
 LOG_ENTRY_PREFIX: Final = b"e"
 LOG_ENTRIES_END: Final = b"f"
 
-REVISION_PREFIX: Final = b"r"
-#: Right behind the revisions.  New revisions come behind all others, so that a compaction of what was written
-#: last meets one table of the level below; with a key before the revisions it would meet all of them.
-LATEST_PREFIX: Final = b"s"
+#: Before all others.  New revisions come behind all older ones: a table of what was written last, other
+#: records among it, then overlaps at most the tables that hold such others, and not all revisions.
+REVISION_PREFIX: Final = b"R"
 META_PREFIX: Final = b"m"
 LEASE_PREFIX: Final = b"l"
 MEMBER_PREFIX: Final = b"p"
@@ -81,13 +81,12 @@ USER_PREFIX: Final = b"u"
 ROLE_PREFIX: Final = b"o"
 #: In key order.
 STATE_PREFIXES: Final = (
+    REVISION_PREFIX,
     ALARM_PREFIX,
     LEASE_PREFIX,
     META_PREFIX,
     ROLE_PREFIX,
     MEMBER_PREFIX,
-    REVISION_PREFIX,
-    LATEST_PREFIX,
     USER_PREFIX,
     REMOVED_PREFIX,
 )
@@ -96,9 +95,14 @@ _TOMBSTONE: Final = b"t"
 _ID: Final = struct.Struct(">cQ")
 _ALARM: Final = struct.Struct(">cQB")
 _REVISION: Final = struct.Struct(">cQQ")
+_SEAL: Final = struct.Struct(">cQB")
+#: Behind every sub revision: those begin with a zero byte.
+_SEAL_MARK: Final = 0xFF
+_SEAL_KEY_BYTES: Final = _SEAL.size
 
 _pack_id = _ID.pack
 _pack_revision = _REVISION.pack
+_pack_seal = _SEAL.pack
 _unpack_revision = _REVISION.unpack_from
 
 
@@ -109,7 +113,7 @@ def log_entry_key(index: int) -> bytes:
 
 def revision_key(main: int, sub: int, is_tombstone: bool = False) -> bytes:
     """Return the key of one change: 17 bytes, 18 for a deletion."""
-    key = _pack_revision(b"r", main, sub)
+    key = _pack_revision(b"R", main, sub)
     return key + _TOMBSTONE if is_tombstone else key
 
 
@@ -127,9 +131,27 @@ def split_revision_key(key: bytes) -> tuple[int, int, bool]:
     raise ValueError(f"not a revision key: {key.hex()}")
 
 
-def latest_key(name: str) -> bytes:
-    """Return the key of a value that every batch writes."""
-    return LATEST_PREFIX + name.encode("ascii")
+def seal_key(main: int) -> bytes:
+    """Return the key of the seal of a batch that ended with revision ``main``."""
+    return _pack_seal(b"R", main, _SEAL_MARK)
+
+
+def is_seal_key(key: bytes) -> bool:
+    """Whether a key that begins with ``REVISION_PREFIX`` is that of a seal."""
+    return len(key) == _SEAL_KEY_BYTES
+
+
+def split_seal_key(key: bytes) -> int:
+    """Return the revision that a batch ended with.
+
+    Raises:
+        ValueError: ``key`` is not that of a seal.
+    """
+    if len(key) == _SEAL_KEY_BYTES:
+        prefix, main, mark = _SEAL.unpack(key)
+        if prefix == REVISION_PREFIX and mark == _SEAL_MARK:
+            return int(main)
+    raise ValueError(f"not the key of a seal: {key.hex()}")
 
 
 def meta_key(name: str) -> bytes:

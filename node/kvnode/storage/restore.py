@@ -12,7 +12,6 @@ membership, applied index, and with ``bump_revision`` the revisions.
 import hashlib
 import json
 import shutil
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,21 +27,18 @@ from kvnode.storage.keyspace import (
     ALARM_PREFIX,
     MEMBER_PREFIX,
     REMOVED_PREFIX,
-    latest_key,
     member_key,
     meta_key,
     prefix_end,
 )
+from kvnode.storage.seal import FIRST_REVISION, seal_record
 from kvnode.storage.snapshots import SnapshotSummary, load_file, verify
 
 __all__ = ["RestoreResult", "RestoreTargetError", "restore"]
 
 _CLUSTER_ID_KEY: Final = meta_key("cluster_id")
 _CONF_STATE_KEY: Final = meta_key("conf_state")
-_APPLIED_KEY: Final = latest_key("applied")
-_REVISION_KEY: Final = latest_key("revision")
 _COMPACT_KEY: Final = meta_key("compact_revision")
-_APPLIED: Final = struct.Struct(">QQ")
 #: mkfs makes it at the root of a volume.
 _HARMLESS: Final = frozenset({"lost+found"})
 
@@ -113,7 +109,7 @@ def restore(
     cluster_id = _id(
         "restored cluster", summary.sha256, initial_cluster_token, *map(str, sorted(member_ids.values()))
     )
-    revision = max(summary.header.revision, 1) + bump_revision
+    revision = max(summary.header.revision, FIRST_REVISION) + bump_revision
     compact_revision = revision if mark_compacted else summary.header.compact_revision
 
     def fill(engine: Engine) -> None:
@@ -121,9 +117,7 @@ def restore(
             raise SnapshotError(str(snapshot), "the file changed while it was read")
         batch = engine.batch()
         _replace_membership(engine, batch, cluster_id, member_ids, initial_cluster)
-        batch.put(_APPLIED_KEY, _APPLIED.pack(GENESIS_INDEX, GENESIS_TERM))
-        if bump_revision:
-            batch.put(_REVISION_KEY, _signed(revision))
+        batch.put(*seal_record(revision, GENESIS_INDEX, GENESIS_TERM, revision, 0))
         if mark_compacted:
             batch.put(_COMPACT_KEY, _signed(compact_revision))
         engine.write(batch)

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 MAGIC: Final = b"kvsnap\r\n"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 PADDING_BYTES: Final = 512
 _TAG_HEADER: Final = ord("H")
 _TAG_DATA: Final = ord("D")

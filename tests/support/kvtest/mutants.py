@@ -299,8 +299,8 @@ MUTANTS = (
         "applied-twice",
         "applies the last entry again after a restart",
         "kvnode.apply.applier:read_applied",
-        "AppliedPosition(*_APPLIED.unpack(value))",
-        "AppliedPosition(max(_APPLIED.unpack(value)[0] - 1, 1), _APPLIED.unpack(value)[1])",
+        "AppliedPosition(seal.index, seal.term)",
+        "AppliedPosition(max(seal.index - 1, 1), seal.term)",
     ),
     Mutant(
         "entries-skipped",

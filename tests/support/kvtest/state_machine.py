@@ -15,6 +15,7 @@ from kvnode.mvcc.hashing import RevisionHash
 from kvnode.pb import rpc_pb2 as rpc
 from kvnode.raft.types import Entry, EntryKind, MemberId, encode_conf_change
 from kvnode.status import KvError
+from kvnode.storage.keyspace import REVISION_PREFIX, is_seal_key, prefix_end, seal_key
 from kvnode.storage.memory import MemoryEngine
 
 __all__ = ["CLUSTER_ID", "FIRST_MEMBER", "AsUser", "Raw", "StateMachine", "command", "kind_of"]
@@ -160,13 +161,23 @@ class StateMachine:
         return RevisionHash(self.applier.store, revision).finish()
 
     def dump(self) -> dict[bytes, bytes]:
-        """Everything that is stored."""
-        return dict(self.engine.iterate())
+        """Everything that is stored and counts: of the seals the last one."""
+        last = seal_key(self.revision)
+        return {key: value for key, value in self.engine.iterate() if key == last or not _is_seal(key)}
+
+    def revisions(self) -> dict[bytes, bytes]:
+        """The records of revisions that are stored."""
+        end = prefix_end(REVISION_PREFIX)
+        return {key: value for key, value in self.engine.iterate(REVISION_PREFIX, end) if not _is_seal(key)}
 
     def _append(self, kind: EntryKind, data: bytes) -> Entry:
         entry = Entry(1, GENESIS_INDEX + 1 + len(self.log), kind, data)
         self.log.append(entry)
         return entry
+
+
+def _is_seal(key: bytes) -> bool:
+    return key.startswith(REVISION_PREFIX) and is_seal_key(key)
 
 
 def _unwrap(result: ApplyResult) -> Message:
