@@ -8,7 +8,7 @@ from kvnode.server.errors import (
     StoppedError,
     TooManyRequestsError,
 )
-from kvnode.server.proposals import Proposals
+from kvnode.server.proposals import ALONE_BYTES, Proposals
 
 
 class Outcomes:
@@ -39,6 +39,16 @@ def test_a_burst_is_cut_into_entries_of_the_size_asked_for():
     for number in range(5):
         proposals.add(CommandKind.PUT, bytes(100), outcomes.of(str(number)), 0.0)
     assert [len(list(decode_commands(data))) for data in proposals.take(1, 200)] == [2, 2, 1]
+
+
+def test_a_large_write_is_an_entry_of_its_own_in_its_place():
+    proposals, outcomes = Proposals(1, timeout_s=7), Outcomes()
+    payloads = [b"a", b"b", bytes(ALONE_BYTES), bytes(ALONE_BYTES), b"c"]
+    for payload in payloads:
+        proposals.add(CommandKind.PUT, payload, outcomes.of("x"), 0.0)
+    datas = proposals.take(1, 1 << 20)
+    assert [len(list(decode_commands(data))) for data in datas] == [2, 1, 1, 1]
+    assert [payload for data in datas for _, _, payload in decode_commands(data)] == payloads
 
 
 def test_a_write_is_answered_once():

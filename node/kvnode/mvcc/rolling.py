@@ -18,6 +18,8 @@ __all__ = ["Checkpoint", "RollingHash"]
 #: Checkpoints are taken where the log index is a multiple of this; so many of them are remembered.
 CHECKPOINT_ENTRIES: Final = 64
 CHECKPOINTS_KEPT: Final = 1024
+#: Records like this one are hashed one by one: calls cost less than a copy.
+_LONG_BYTES: Final = 4096
 
 
 class Checkpoint(NamedTuple):
@@ -52,9 +54,11 @@ class RollingHash:
             fresh = committed[self._taken :] if self._taken else committed
             # By position: an attribute costs twice as much, and this is done for every write on every member.
             records = [change[2] for _, changes in fresh for change in changes]
-            self.value = google_crc32c.extend(
-                self.value, records[0] if len(records) == 1 else b"".join(records)
-            )
+            if len(records) == 1 or len(records[0]) >= _LONG_BYTES:
+                for record in records:
+                    self.value = google_crc32c.extend(self.value, record)
+            else:
+                self.value = google_crc32c.extend(self.value, b"".join(records))
             self._taken = len(committed)
 
     def checkpoint(self, index: int, revision: int) -> None:

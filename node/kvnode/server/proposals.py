@@ -24,7 +24,10 @@ from kvnode.server.errors import (
 )
 from kvnode.status import KvError
 
-__all__ = ["Done", "Proposals"]
+__all__ = ["ALONE_BYTES", "Done", "Proposals"]
+
+#: A write of this size is an entry by itself: to join it with others would copy it, which costs more.
+ALONE_BYTES: Final = 32 << 10
 
 
 class Done(Protocol):
@@ -141,7 +144,7 @@ class Proposals:
         self._waiting.pop(request_id, None)
 
     def take(self, term: int, batch_bytes: int) -> list[bytes]:
-        """Return all that is queued as entry data, several writes to an entry.
+        """Return all that is queued as entry data, several writes to an entry unless they are large.
 
         Args:
             term: The term they are proposed in now.
@@ -160,8 +163,15 @@ class Proposals:
                 outdated.append(request_id)
                 continue
             write.term = term
-            batch.append(write.command)
-            size += len(write.command)
+            command = write.command
+            if len(command) >= ALONE_BYTES:
+                if batch:
+                    datas.append(b"".join(batch))
+                    batch, size = [], 0
+                datas.append(command)
+                continue
+            batch.append(command)
+            size += len(command)
             if size >= batch_bytes:
                 datas.append(b"".join(batch))
                 batch, size = [], 0
