@@ -4,6 +4,7 @@ After each step every acknowledged write must be there.
 """
 
 import json
+import time
 
 import pytest
 from kvtest.e2e.cluster import Cluster
@@ -29,7 +30,8 @@ def checked(writer: Writer):
 
 def notes(writer: Writer) -> str:
     progress = writer.progress()
-    return f"longest pause of writes {progress.longest_pause_s:.1f} s, {progress.acknowledged} acknowledged"
+    pause_ms = progress.longest_pause_s * 1000
+    return f"longest pause of writes {pause_ms:.0f} ms, {progress.acknowledged} acknowledged"
 
 
 def test_the_chart_installs_and_its_own_test_passes(release: Release, timeline: Timeline):
@@ -92,6 +94,31 @@ def test_a_leader_that_is_killed_comes_back_as_the_same_member(
     with timeline.step("leader killed (SIGKILL), back and settled") as step_notes:
         faults.kill_pod(demo.pods()[leader]["metadata"]["uid"])
         eventually(f"{leader} is restarted", lambda: _restarts(demo, leader) > restarts, 60)
+        demo.wait_settled(3, REPAIR_TIMEOUT_S)
+        step_notes.append(notes(writer))
+    assert demo.member_ids() == members
+
+
+def test_a_leader_that_is_stopped_comes_back_as_the_same_member(
+    demo: Cluster, writer: Writer, checked: None, timeline: Timeline
+):
+    leader, members = demo.leader(), demo.member_ids()
+    uid = _uid(demo, leader)
+    with timeline.step("leader's pod deleted, back and settled") as step_notes:
+        demo.kubernetes.kubectl("delete", "pod", leader, "--wait=false")
+        eventually("a new pod", lambda: _uid(demo, leader) not in (None, uid), 60)
+        demo.wait_settled(3, REPAIR_TIMEOUT_S)
+        step_notes.append(notes(writer))
+    assert demo.member_ids() == members
+
+
+def test_a_rolling_restart_replaces_each_pod_and_no_member(
+    demo: Cluster, writer: Writer, checked: None, timeline: Timeline
+):
+    members, before = demo.member_ids(), demo.pod_uids()
+    with timeline.step("rolling restart of 3 members") as step_notes:
+        demo.annotate("restartedAt", str(time.time()))
+        eventually("every pod is a new one", lambda: not before & demo.pod_uids(), REPAIR_TIMEOUT_S)
         demo.wait_settled(3, REPAIR_TIMEOUT_S)
         step_notes.append(notes(writer))
     assert demo.member_ids() == members

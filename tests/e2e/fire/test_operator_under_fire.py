@@ -63,18 +63,6 @@ def kill_when(what: str, condition: Callable[[], bool], release: Release, faults
     eventually("an acting operator is killed", kill, 60)
 
 
-def test_a_rolling_restart_hardly_delays_a_write(
-    demo: Cluster, writer: Writer, checked: None, timeline: Timeline
-):
-    members, before = demo.member_ids(), uids(demo)
-    with timeline.step("rolling restart of 3 members") as step_notes:
-        annotate(demo, "restartedAt", str(time.time()))
-        eventually("every pod is a new one", lambda: not before & uids(demo), SETTLE_TIMEOUT_S)
-        demo.wait_settled(3, SETTLE_TIMEOUT_S)
-        step_notes.append(notes(writer))
-    assert demo.member_ids() == members
-
-
 def test_operators_killed_in_a_scale_out_and_in_a_scale_in(
     demo: Cluster, release: Release, faults: Faults, writer: Writer, checked: None, timeline: Timeline
 ):
@@ -100,7 +88,7 @@ def test_operators_killed_while_a_member_is_replaced(
     members = demo.member_ids()
     victim = sorted(set(members) - {demo.leader()})[-1]
     with timeline.step("a member replaced, operators killed in its midst") as step_notes:
-        annotate(demo, "replace-member", victim)
+        demo.annotate("replace-member", victim)
         kill_when(f"{victim} is out", lambda: members[victim] not in ids(demo), release, faults)
         eventually(f"{victim} is another", lambda: len(ids(demo)) == 3, SETTLE_TIMEOUT_S)
         demo.wait_settled(3, SETTLE_TIMEOUT_S)
@@ -126,7 +114,7 @@ def test_two_operators_that_both_act_and_a_user_of_two_minds(
 def test_two_minutes_without_the_api_server(
     demo: Cluster, faults: Faults, release: Release, writer: Writer, checked: None, timeline: Timeline
 ):
-    members, before = demo.member_ids(), uids(demo)
+    members, before = demo.member_ids(), demo.pod_uids()
     with timeline.step(f"API server frozen for {API_SERVER_AWAY_S} s: writes go on") as step_notes:
         with faults.frozen_api_server():
             time.sleep(API_SERVER_AWAY_S)
@@ -141,7 +129,7 @@ def test_two_minutes_without_the_api_server(
         demo.pause(False)
         demo.wait_settled(3, SETTLE_TIMEOUT_S)
     assert demo.member_ids() == members
-    assert uids(demo) == before, "a pod was made anew"
+    assert demo.pod_uids() == before, "a pod was made anew"
 
 
 def test_nodes_stopped_one_after_another(
@@ -177,7 +165,7 @@ def test_a_lost_quorum_is_left_alone_until_the_user_says_from_where_to_go_on(
         assert set(shown) == set(members)
         step_notes.append(available["message"])
     with timeline.step(f"recovered from {leader} on the user's annotation, 3 voters") as step_notes:
-        annotate(demo, "recover-from", leader)
+        demo.annotate("recover-from", leader)
         eventually(
             "the cluster serves",
             lambda: demo.condition("Available").get("status") == "True",
@@ -230,18 +218,8 @@ def quorum_lost(cluster: Cluster) -> JsonObject:
     return eventually("the quorum is lost", look, 90)
 
 
-def annotate(cluster: Cluster, name: str, value: str) -> None:
-    cluster.kubernetes.kubectl(
-        "annotate", "--overwrite", f"kvcluster/{cluster.name}", f"kvcluster.dev/{name}={value}"
-    )
-
-
 def ids(cluster: Cluster) -> set[str]:
     return set(cluster.member_ids().values())
-
-
-def uids(cluster: Cluster) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in cluster.pods().values()}
 
 
 def is_node_ready(cluster: Cluster, name: str) -> bool:

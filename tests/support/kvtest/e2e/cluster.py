@@ -45,6 +45,12 @@ class Cluster:
     def pause(self, paused: bool) -> None:
         self.kubernetes.patch("kvcluster", self.name, {"spec": {"paused": paused}})
 
+    def annotate(self, name: str, value: str) -> None:
+        """Ask the operator for something: ``kvcluster.dev/<name>=<value>``."""
+        self.kubernetes.kubectl(
+            "annotate", "--overwrite", f"kvcluster/{self.name}", f"kvcluster.dev/{name}={value}"
+        )
+
     def pods(self) -> dict[str, JsonObject]:
         pods = self.kubernetes.list("pods", f"kvcluster.dev/cluster={self.name}")
         return {
@@ -52,6 +58,10 @@ class Cluster:
             for pod in pods
             if any(owner["kind"] == "StatefulSet" for owner in pod["metadata"].get("ownerReferences", []))
         }
+
+    def pod_uids(self) -> set[str]:
+        """What tells pods from those that come in their place."""
+        return {pod["metadata"]["uid"] for pod in self.pods().values()}
 
     def wait_available(self, timeout_s: float) -> None:
         eventually(
