@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import logging
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -91,6 +92,24 @@ async def test_a_message_larger_than_the_window_is_invited_in(client: WireClient
     assert await answered(client, stream_id) == (OK, octets)
     # Not much more than it is let in: one window and one message.
     assert client.stream_windows[stream_id] <= 2 * len(octets)
+
+
+@pytest.mark.parametrize("path", [STREAM, PUSHED])
+@pytest.mark.parametrize("seed", range(10))
+async def test_messages_may_be_cut_anywhere(client: WireClient, path: str, seed: int) -> None:
+    chance = random.Random(seed)
+    sizes = [chance.choice((0, 1, 4, 300, 4096, 17_000)) for _ in range(12)]
+    octets = b"".join(message(chance.randbytes(size)) for size in sizes)
+    stream_id = client.open(grpc_head(path), is_last=False)
+    at = 0
+    while at < len(octets):
+        size = chance.choice((1, 3, 5, 6, 500, 5000, 16384))
+        client.data(stream_id, octets[at : at + size], is_last=at + size >= len(octets))
+        client.grant(0, size)
+        client.grant(stream_id, size)
+        at += size
+        await turns(2)
+    assert await answered(client, stream_id) == (OK, octets)
 
 
 async def test_what_came_in_front_of_a_message_that_is_too_large_is_answered(client: WireClient) -> None:

@@ -1,9 +1,13 @@
 """Frames are found in any cut of the byte stream, and damage is noticed."""
 
+import itertools
+import random
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kvnode.transport.frames import FrameError, FrameReader, FrameType, frame
+from kvnode.transport.frames import FrameError, FrameReader, FrameType, frame, frame_parts
 
 bodies = st.lists(st.tuples(st.sampled_from(list(FrameType)), st.binary(max_size=300)), max_size=6)
 
@@ -20,6 +24,44 @@ def test_frames_are_found_however_the_stream_is_cut(
     assert found == frames
 
 
+@given(st.integers(0, 100_000), st.lists(st.integers(1, 40_000), min_size=1))
+def test_a_large_frame_is_found_in_pieces_of_any_size(body_bytes: int, sizes: list[int]) -> None:
+    body = random.Random(body_bytes).randbytes(body_bytes)
+    following = frame(FrameType.RESPONSE, b"next")
+    stream = frame(FrameType.MESSAGE, body) + following + following[:3]
+    reader = FrameReader()
+    found = []
+    at = 0
+    for size in itertools.cycle(sizes):
+        found.extend(reader.feed(stream[at : at + size]))
+        at += size
+        if at >= len(stream):
+            break
+    found.extend(reader.feed(following[3:]))
+    assert found == [(FrameType.MESSAGE, body), *[(FrameType.RESPONSE, b"next")] * 2]
+
+
+@given(st.lists(st.binary(max_size=3000), max_size=5))
+def test_a_frame_of_parts_is_the_frame_of_what_they_are_together(parts: list[bytes]) -> None:
+    whole = frame(FrameType.MESSAGE, b"".join(parts))
+    assert b"".join(frame_parts(FrameType.MESSAGE, parts)) == whole
+
+
+def test_a_frame_byte_by_byte_costs_not_much_more_than_its_size() -> None:
+    body = bytes(200_000)
+    encoded = frame(FrameType.MESSAGE, body)
+    reader = FrameReader()
+    tracemalloc.start()
+    try:
+        for number in range(len(encoded) - 1):
+            assert not list(reader.feed(encoded[number : number + 1]))
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 2 * len(encoded)
+    assert list(reader.feed(encoded[-1:])) == [(FrameType.MESSAGE, body)]
+
+
 @given(st.binary(min_size=1, max_size=100), st.data())
 def test_a_flipped_bit_is_never_taken_for_a_frame(body: bytes, draw: st.DataObject) -> None:
     encoded = bytearray(frame(FrameType.MESSAGE, body))
@@ -33,7 +75,7 @@ def test_a_flipped_bit_is_never_taken_for_a_frame(body: bytes, draw: st.DataObje
 def test_a_length_beyond_the_limit_is_refused_before_it_is_buffered() -> None:
     reader = FrameReader(limit_bytes=1000)
     with pytest.raises(FrameError, match=r"1001 is outside 1\.\.1000"):
-        list(reader.feed((1001).to_bytes(4, "big") + bytes(4)))
+        list(reader.feed((1001).to_bytes(4, "big") + bytes(5)))
 
 
 def test_the_limit_itself_is_let_through() -> None:

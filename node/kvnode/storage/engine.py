@@ -103,8 +103,8 @@ class Engine(ReadView, Protocol):
 class LogBatch(Protocol):
     """Like ``WriteBatch``, for the raft log, which grows at one end and is deleted in ranges."""
 
-    def put(self, key: bytes, value: bytes, /) -> None:
-        """Set ``key``."""
+    def put(self, key: bytes, value: bytes, more: bytes = b"", /) -> None:
+        """Set ``key`` to ``value`` and ``more`` behind it."""
 
     def delete_range(self, start: bytes, stop: bytes, /) -> None:
         """Remove all keys with ``start <= key < stop``."""

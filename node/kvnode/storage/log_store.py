@@ -283,7 +283,7 @@ class LogStore:
                     f"entries {first}..{new_last} ({len(entries)}) don't fit a log of {base + 1}..{last}"
                 )
             for term, index, kind, data in entries:
-                put(log_entry_key(index), _pack_entry_head(term, kind) + data)
+                put(log_entry_key(index), _pack_entry_head(term, kind), data)
             if new_last < last:
                 batch.delete_range(log_entry_key(new_last + 1), LOG_ENTRIES_END)
         if hard_state is not None:

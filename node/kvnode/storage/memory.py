@@ -34,9 +34,9 @@ class MemoryBatch:
     def __init__(self) -> None:
         self.operations: list[_Operation] = []
 
-    def put(self, key: bytes, value: bytes, /) -> None:
+    def put(self, key: bytes, value: bytes, more: bytes = b"", /) -> None:
         # A bytearray or memoryview may be changed by its owner later; what is written may not.
-        self.operations.append((bytes(key), bytes(value)))
+        self.operations.append((bytes(key), bytes(value) + more))
 
     def delete(self, key: bytes, /) -> None:
         self.operations.append((bytes(key), _DELETED))

@@ -15,7 +15,7 @@ one needs no room and no change of the file's size, so a sync of it is short.  A
     values   likewise
     mark     one byte
 
-The header's CRC covers the segment's number and the place as well.  CRCs are CRC-32.  A value is read with
+The header's CRC covers the segment's number and the place as well.  CRCs are CRC-32C.  A value is read with
 its whole record, so that its CRC can be checked.
 
 What a power failure may leave is told from damage by what disks promise: a sector of 512 bytes is written as
@@ -42,7 +42,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
-from zlib import crc32
+
+import google_crc32c
 
 from kvnode.storage.directories import sync_directory
 from kvnode.storage.errors import (
@@ -64,7 +65,8 @@ _SECTOR_BYTES: Final = 512
 _CARRIED_PART: Final = 32
 _NAME: Final = re.compile(r"([0-9]{16})\.wal")
 _TEMPORARY_SUFFIX: Final = ".tmp"
-_MAGIC: Final = b"kvwal001"
+_FORMAT: Final = b"kvwal"
+_MAGIC: Final = _FORMAT + b"002"
 #: Magic, number, where the segment before ends, size; then their CRC.
 _SEGMENT_HEAD: Final = struct.Struct(">8sQQQ")
 _CRC: Final = struct.Struct(">I")
@@ -85,6 +87,9 @@ _RANGE_DELETED: Final = 0xFFFFFFFF
 _LENGTH: Final = struct.Struct(">H")
 #: A record without operations: header and mark.
 _EMPTY_RECORD_BYTES: Final = _HEADER_BYTES + 1
+#: Values of this size in all are not joined for a record, unless one call can not write so many parts.
+_LONG_BYTES: Final = 16 << 10
+_MAX_PARTS: Final = 512
 #: Tries to list and open segments of which another process may delete some meanwhile.
 _MAX_TRIES: Final = 20
 
@@ -106,25 +111,29 @@ def segment_size_bytes(directory: str | Path) -> int:
 class WalBatch:
     """Puts and deletes in the order they were made."""
 
-    __slots__ = ("body", "crc", "key_bytes", "keys", "sizes", "value_bytes", "values")
+    __slots__ = ("body_bytes", "crc", "key_bytes", "keys", "parts", "sizes", "value_bytes", "values")
 
     def __init__(self) -> None:
         #: Of each operation; of a deleted range: length of its start, start, stop.
         self.keys: list[bytes] = []
         self.sizes: list[int] = []
-        #: Of the puts.
+        #: Of the puts, one or two for each.
         self.values: list[bytes] = []
         self.key_bytes = 0
         self.value_bytes = 0
-        #: What a record's CRC covers, and that; b"" until the batch is sealed.
-        self.body = b""
+        #: What a record's CRC covers, in parts; its size, and the CRC.  Nothing until the batch is sealed.
+        self.parts: list[bytes] = []
+        self.body_bytes = 0
         self.crc = 0
 
-    def put(self, key: bytes, value: bytes, /) -> None:
+    def put(self, key: bytes, value: bytes, more: bytes = b"", /) -> None:
         size = len(value)
+        self.values.append(value)
+        if more:
+            size += len(more)
+            self.values.append(more)
         self.keys.append(key)
         self.sizes.append(size)
-        self.values.append(value)
         self.value_bytes += size
 
     def delete_range(self, start: bytes, stop: bytes, /) -> None:
@@ -135,12 +144,20 @@ class WalBatch:
         keys, sizes = self.keys, self.sizes
         lengths = [len(key) for key in keys]
         self.key_bytes = sum(lengths)
-        parts = [struct.pack(f">{len(keys)}I{len(keys)}H", *sizes, *lengths)]
-        parts += keys
-        parts += self.values
-        parts.append(_END_MARK)
-        self.body = b"".join(parts)
-        self.crc = crc32(self.body)
+        parts = [struct.pack(f">{len(keys)}I{len(keys)}H", *sizes, *lengths), *keys, *self.values, _END_MARK]
+        if self.value_bytes < _LONG_BYTES or len(parts) > _MAX_PARTS:
+            body = b"".join(parts)
+            self.parts = [body]
+            self.body_bytes = len(body)
+            self.crc = google_crc32c.value(body)
+        else:
+            crc = size = 0
+            for part in parts:
+                crc = google_crc32c.extend(crc, part)
+                size += len(part)
+            self.parts = parts
+            self.body_bytes = size
+            self.crc = crc
 
 
 class _Segment:
@@ -380,7 +397,7 @@ class WalEngine:
     def _read(self, record: _Record) -> bytes:
         """Return what the record's CRC covers."""
         data = _read(record.segment, record.offset, record.size)
-        if crc32(data) == record.crc:
+        if google_crc32c.value(data) == record.crc:
             return data
         error = StorageCorruptError(
             record.segment.path, f"the record at byte {record.offset} fails its checksum"
@@ -390,34 +407,34 @@ class WalEngine:
         raise error
 
     def _append(self, batch: WalBatch, flags: int) -> None:
-        if not batch.body:
+        if not batch.parts:
             batch.seal()
-        body, count, key_bytes = batch.body, len(batch.keys), batch.key_bytes
-        size = _HEADER_BYTES + len(body)
+        body_bytes, count, key_bytes = batch.body_bytes, len(batch.keys), batch.key_bytes
+        size = _HEADER_BYTES + body_bytes
         segment = self._segments[-1]
         if segment.end + size + _EMPTY_RECORD_BYTES > segment.size:
             segment = self._next_segment(size)
         at = segment.end
         header = _header(segment.number, at, flags, count, key_bytes, batch.value_bytes, batch.crc)
-        self._write_at(segment, header, body, at, flags)
-        record = _Record(segment, at + _HEADER_BYTES, len(body), batch.crc)
+        self._write_at(segment, [header, *batch.parts], size, at, flags)
+        record = _Record(segment, at + _HEADER_BYTES, body_bytes, batch.crc)
         with self._lock:
             segment.end = at + size
             self._show(record, batch.keys, batch.sizes, _SIZES_BYTES * count + key_bytes)
 
-    def _write_at(self, segment: _Segment, header: bytes, body: bytes, at: int, flags: int) -> None:
+    def _write_at(self, segment: _Segment, parts: list[bytes], size: int, at: int, flags: int) -> None:
         syncs = flags & _SYNCED != 0
         written = 0
         if syncs and self._writes_synced and not self._has_unsynced:
             try:
-                written = os.pwritev(segment.descriptor, [header, body], at, _WRITE_SYNCED)
-                if written == len(header) + len(body):
+                written = os.pwritev(segment.descriptor, parts, at, _WRITE_SYNCED)
+                if written == size:
                     return
             except OSError as error:
                 if error.errno != errno.EOPNOTSUPP:
                     raise
                 self._writes_synced = False
-        left = (header + body)[written:]
+        left = b"".join(parts)[written:]
         while left:
             count = os.pwrite(segment.descriptor, left, at + written)
             left, written = left[count:], written + count
@@ -437,8 +454,9 @@ class WalEngine:
         room = _SEGMENT_HEAD_BYTES + record_bytes + _EMPTY_RECORD_BYTES
         size = max(self._segment_bytes, room)
         following = _create_segment(self.path, segment.number + 1, segment.end, size)
-        header = _header(segment.number, segment.end, _SYNCED | _CONTINUED, 0, 0, 0, crc32(_END_MARK))
-        self._write_at(segment, header, _END_MARK, segment.end, _SYNCED)
+        crc = google_crc32c.value(_END_MARK)
+        header = _header(segment.number, segment.end, _SYNCED | _CONTINUED, 0, 0, 0, crc)
+        self._write_at(segment, [header, _END_MARK], _EMPTY_RECORD_BYTES, segment.end, _SYNCED)
         with self._lock:
             self._segments.append(following)
         return following
@@ -547,7 +565,6 @@ class WalEngine:
         stop = segment.size if following is None else following.previous_end
         if not _SEGMENT_HEAD_BYTES <= stop <= segment.size:
             _damaged(segment, stop, "the next segment gives an impossible end")
-        view = memoryview(data)
         while segment.end < stop:
             at = segment.end
             header = _header_at(segment, data, at)
@@ -567,7 +584,7 @@ class WalEngine:
                     raise StorageCorruptError(self.path, f"segment {segment.number + 1} is missing")
                 return True
             offset = at + _HEADER_BYTES
-            if crc32(view[offset:end]) != crc:
+            if google_crc32c.value(data[offset:end]) != crc:
                 is_followed = following is not None or (
                     flags & _SYNCED != 0 and _header_at(segment, data, end) is not None
                 )
@@ -602,7 +619,7 @@ def _create_segment(directory: str, number: int, previous_end: int, size: int) -
     try:
         os.posix_fallocate(descriptor, 0, size)
         head = _SEGMENT_HEAD.pack(_MAGIC, number, previous_end, size)
-        os.pwrite(descriptor, head + _CRC.pack(crc32(head)), 0)
+        os.pwrite(descriptor, head + _CRC.pack(google_crc32c.value(head)), 0)
         os.fsync(descriptor)
         os.rename(temporary, path)
         sync_directory(directory)
@@ -616,10 +633,11 @@ def _open_segment(path: str, number: int, descriptor: int) -> _Segment:
     """Return the segment whose file is open; closes it if it can't be used."""
     try:
         head = os.pread(descriptor, _SEGMENT_HEAD_BYTES, 0)
-        if len(head) == _SEGMENT_HEAD_BYTES and crc32(head[:-4]) == _CRC.unpack(head[-4:])[0]:
-            magic, stored_number, previous_end, size = _SEGMENT_HEAD.unpack(head[:-4])
-            if magic != _MAGIC:
-                raise StorageCorruptError(path, f"is of another format: {magic!r}")
+        magic = head[: len(_MAGIC)]
+        if magic != _MAGIC and magic.startswith(_FORMAT):
+            raise StorageCorruptError(path, f"is of another format: {magic!r}")
+        if len(head) == _SEGMENT_HEAD_BYTES and google_crc32c.value(head[:-4]) == _CRC.unpack(head[-4:])[0]:
+            _, stored_number, previous_end, size = _SEGMENT_HEAD.unpack(head[:-4])
             found = os.fstat(descriptor).st_size
             if stored_number == number and size == found:
                 return _Segment(path, number, previous_end, size, descriptor)
@@ -649,7 +667,7 @@ def _read(segment: _Segment, offset: int, size: int) -> bytes:
 def _header(
     number: int, at: int, flags: int, count: int, key_bytes: int, value_bytes: int, crc: int
 ) -> bytes:
-    header_crc = crc32(_pack_checked(number, at, flags, count, key_bytes, value_bytes, crc))
+    header_crc = google_crc32c.value(_pack_checked(number, at, flags, count, key_bytes, value_bytes, crc))
     return _pack_header(_MARK, flags, count, key_bytes, value_bytes, crc, header_crc, _END)
 
 
@@ -658,7 +676,7 @@ def _header_at(segment: _Segment, data: bytes, at: int) -> tuple[int, int, int, 
     if at + _HEADER_BYTES > len(data):
         return None
     mark, flags, count, key_bytes, value_bytes, crc, header_crc, end = _HEADER.unpack_from(data, at)
-    wanted = crc32(_pack_checked(segment.number, at, flags, count, key_bytes, value_bytes, crc))
+    wanted = google_crc32c.value(_pack_checked(segment.number, at, flags, count, key_bytes, value_bytes, crc))
     if mark != _MARK or end != _END or header_crc != wanted:
         return None
     return flags, count, key_bytes, value_bytes, crc

@@ -34,7 +34,7 @@ from kvnode.raft.types import (
     encode_conf_change,
 )
 
-__all__ = ["MessageError", "decode_message", "encode_message"]
+__all__ = ["MessageError", "decode_message", "encode_message", "message_parts"]
 
 _HEAD = struct.Struct(">BQQQ")
 _APPEND = struct.Struct(">QQQI")
@@ -72,6 +72,11 @@ def _decode_conf_state(data: bytes, position: int) -> ConfState:
 
 def encode_message(message: Message) -> bytes:
     """Return the bytes of ``message``."""
+    return b"".join(message_parts(message))
+
+
+def message_parts(message: Message) -> list[bytes]:
+    """Return the bytes of ``message`` in parts: the data of its entries are not copied."""
     if isinstance(message, AppendEntries):
         parts = [
             _HEAD.pack(14 if message.is_notice else 1, message.from_id, message.to_id, message.term),
@@ -80,9 +85,9 @@ def encode_message(message: Message) -> bytes:
         for entry in message.entries:
             parts.append(_ENTRY.pack(entry.term, entry.kind, len(entry.data)))
             parts.append(entry.data)
-        return b"".join(parts)
+        return parts
     tag, body = _encode_rest(message)
-    return _HEAD.pack(tag, message.from_id, message.to_id, message.term) + body
+    return [_HEAD.pack(tag, message.from_id, message.to_id, message.term) + body]
 
 
 def _encode_rest(message: Message) -> tuple[int, bytes]:

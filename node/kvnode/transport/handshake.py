@@ -11,7 +11,7 @@ from enum import StrEnum
 
 __all__ = ["Hello", "HelloError", "Purpose", "RefusedError", "RefusedReason"]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Purpose(StrEnum):

@@ -14,9 +14,9 @@ from kvnode.server.ports import PeerHandler
 from kvnode.server.stats import PeerStats
 from kvnode.server.tls import ReloadingClientContext, client_context
 from kvnode.status import StatusCode
-from kvnode.transport.codec import encode_message
+from kvnode.transport.codec import encode_message, message_parts
 from kvnode.transport.connection import PeerConnection
-from kvnode.transport.frames import ANSWER_HEAD, FrameType, frame, request_frame
+from kvnode.transport.frames import ANSWER_HEAD, FrameType, frame, frame_parts, request_frame
 from kvnode.transport.handshake import Hello, Purpose, RefusedError, RefusedReason
 from kvnode.transport.link import PeerLink, PeerUnreachableError, introduce
 from kvnode.transport.listener import PeerListener, bind_peer_urls
@@ -90,15 +90,18 @@ class Peers:
         return link.connected_since_s if link is not None and link.is_connected else None
 
     def send(self, messages: Iterable[Message]) -> None:
-        frames: dict[int, bytes] = {}
+        frames: dict[int, list[bytes]] = {}
         for message in messages:
-            encoded = frame(FrameType.MESSAGE, encode_message(message))
+            encoded = frame_parts(FrameType.MESSAGE, message_parts(message))
             target = int(message.to_id)
             known = frames.get(target)
-            frames[target] = encoded if known is None else known + encoded
-        for target, data in frames.items():
+            if known is None:
+                frames[target] = encoded
+            else:
+                known += encoded
+        for target, parts in frames.items():
             link = self._links.get(target) or self._link_to_caller(target)
-            if link is None or not link.send(data):
+            if link is None or not link.send(b"".join(parts)):
                 self._handler.stats.peer(target).send_failures += 1
                 self._handler.peer_unreachable(target)
 

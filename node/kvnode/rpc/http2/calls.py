@@ -44,6 +44,8 @@ PENDING_BYTES: Final = 64 * 1024
 
 #: What many streams send is copied for each if it is smaller: a frame more costs as much.
 SHARED_BYTES: Final = 4096
+#: A piece of a message smaller than this is joined with the next one.
+_SMALL_PIECE_BYTES: Final = 4096
 
 _IDENTITY: Final = (b"", b"identity")
 _GZIP: Final = b"gzip"
@@ -106,15 +108,28 @@ class StreamRoute:
 class Call(Stream):
     """What calls have in common."""
 
-    __slots__ = ("_buffer", "_deadline_s", "_encoding", "is_cancelled", "is_over")
+    __slots__ = (
+        "_deadline_s",
+        "_encoding",
+        "_held_bytes",
+        "_pieces",
+        "_prefix",
+        "_wanted_bytes",
+        "is_cancelled",
+        "is_over",
+    )
 
     def __init__(self, connection: Connection, stream_id: int, head: RequestHead) -> None:
         super().__init__(connection, stream_id, head)
         self.is_cancelled = False
         #: Answered, failed or cancelled.
         self.is_over = False
-        #: Octets of a message that is still coming.
-        self._buffer: bytearray | None = None
+        # A message that is still coming: its prefix, once that is there; the octets behind it, or of the
+        # prefix; how many there are, and how many it takes.
+        self._prefix = b""
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._wanted_bytes = 0
         self._deadline_s: float | None = None
         self._encoding = head.encoding
 
@@ -148,44 +163,60 @@ class Call(Stream):
             self._send_status(StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded")
             self.cancelled()
 
-    def _take_messages(self, data: bytes, start: int, stop: int) -> Iterator[bytes]:
-        """Return the messages that are complete now, each with its prefix.
+    def _take_messages(self, data: bytes, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Return the messages that are complete now: the flag of each, and what is behind its prefix.
 
         Raises:
             RpcError: One is too large.
         """
-        buffer = self._buffer
-        if buffer is None:
-            buffer = self._buffer = bytearray()
-        buffer += data[start:stop]
-        position = 0
+        pieces = self._pieces
+        if pieces:
+            self._held_bytes += stop - start
+            if self._held_bytes < self._wanted_bytes:
+                # It may be larger than the window, and has to come in all the same.
+                self.connection.invite(self, self._wanted_bytes - self._held_bytes)
+                if len(pieces[-1]) < _SMALL_PIECE_BYTES:
+                    # Each costs memory of its own.
+                    pieces[-1] += data[start:stop]
+                else:
+                    pieces.append(data[start:stop])
+                return
+            pieces.append(data[start:stop])
+            prefix, self._prefix, self._pieces = self._prefix, b"", []
+            if prefix and self._held_bytes == self._wanted_bytes:
+                yield prefix[0], b"".join(pieces)
+                return
+            data = prefix + b"".join(pieces)
+            start, stop = 0, len(data)
         limit_bytes = self.connection.limits.max_message_bytes
-        try:
-            while len(buffer) - position >= PREFIX_BYTES:
-                size_bytes = int.from_bytes(buffer[position + 1 : position + PREFIX_BYTES], "big")
-                if size_bytes > limit_bytes:
-                    position = len(buffer)
-                    raise MessageTooLargeError(size_bytes, limit_bytes)
-                end = position + PREFIX_BYTES + size_bytes
-                if len(buffer) < end:
-                    # It may be larger than the window, and has to come in all the same.
-                    self.connection.invite(self, end - len(buffer))
-                    break
-                message = bytes(buffer[position:end])
-                position = end
-                yield message
-        finally:
-            del buffer[:position]
+        while stop - start >= PREFIX_BYTES:
+            body = start + PREFIX_BYTES
+            size_bytes = int.from_bytes(data[start + 1 : body], "big")
+            if size_bytes > limit_bytes:
+                raise MessageTooLargeError(size_bytes, limit_bytes)
+            end = body + size_bytes
+            if end > stop:
+                self.connection.invite(self, end - stop)
+                self._prefix = data[start:body]
+                self._pieces = [data[body:stop]]
+                self._held_bytes = stop - body
+                self._wanted_bytes = size_bytes
+                return
+            yield data[start], data[body:end]
+            start = end
+        if start < stop:
+            self._pieces = [data[start:stop]]
+            self._held_bytes = stop - start
+            self._wanted_bytes = PREFIX_BYTES
 
-    def _payload(self, message: bytes) -> bytes:
+    def _payload(self, flag: int, message: bytes) -> bytes:
         """Return what a message says.
 
         Raises:
             RpcError: It can't be read, or is too large.
         """
-        flag = message[0]
         if not flag:
-            return message[PREFIX_BYTES:]
+            return message
         if flag != 1:
             raise RpcError(StatusCode.INTERNAL, f"grpc: received unexpected payload format {flag}")
         if self._encoding in _IDENTITY:
@@ -196,7 +227,7 @@ class Call(Stream):
         limit_bytes = self.connection.limits.max_message_bytes
         inflate = zlib.decompressobj(wbits=31)
         try:
-            inflated = inflate.decompress(message[PREFIX_BYTES:], limit_bytes + 1)
+            inflated = inflate.decompress(message, limit_bytes + 1)
             if len(inflated) > limit_bytes:
                 raise MessageTooLargeError(len(inflated), limit_bytes)
             if not inflate.eof:
@@ -271,7 +302,7 @@ class UnaryStream(Call):
             self.connection.give_back(self, stop - start)
             return
         if (
-            self._buffer is None
+            not self._pieces
             and stop - start >= PREFIX_BYTES
             and not data[start]
             and int.from_bytes(data[start + 1 : start + PREFIX_BYTES], "big") == stop - start - PREFIX_BYTES
@@ -281,8 +312,8 @@ class UnaryStream(Call):
             return
         self._watch_deadline(self._route.host.deadlines)
         try:
-            for message in self._take_messages(data, start, stop):
-                payload = self._payload(message)
+            for flag, message in self._take_messages(data, start, stop):
+                payload = self._payload(flag, message)
                 self._serve(payload)
                 return
         except RpcError as error:
@@ -395,7 +426,8 @@ class MessageStream(Call):
         super().__init__(connection, stream_id, head)
         self._route = route
         #: With their prefixes.
-        self._messages: deque[bytes] = deque()
+        #: The flag of each, and what is behind its prefix.
+        self._messages: deque[tuple[int, bytes]] = deque()
         #: What follows them is no message.
         self._unreadable: RpcError | None = None
         self._has_ended = False
@@ -447,17 +479,16 @@ class MessageStream(Call):
             self.connection.give_back(self, size)
             return
         if (
-            not self._buffer
+            not self._pieces
             and size >= PREFIX_BYTES
             and not data[start]
             and int.from_bytes(data[start + 1 : start + PREFIX_BYTES], "big") == size - PREFIX_BYTES
             and size <= self.connection.limits.max_message_bytes
         ):
-            self._messages.append(data[start:stop])
+            self._messages.append((0, data[start + PREFIX_BYTES : stop]))
         else:
             try:
-                for message in self._take_messages(data, start, stop):
-                    self._messages.append(message)
+                self._messages.extend(self._take_messages(data, start, stop))
             except RpcError as error:
                 self._unreadable = error
         if is_last:
@@ -508,10 +539,10 @@ class MessageStream(Call):
                 await self._readable
             finally:
                 self._readable = None
-        message = messages.popleft()
-        self.connection.give_back(self, len(message))
+        flag, message = messages.popleft()
+        self.connection.give_back(self, PREFIX_BYTES + len(message))
         # Not before it is asked for: a small message may be a large one, compressed.
-        payload = self._payload(message)
+        payload = self._payload(flag, message)
         self._route.host.stats.received_bytes += len(payload)
         return payload
 

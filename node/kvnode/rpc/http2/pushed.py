@@ -70,7 +70,7 @@ class PushStream(Call):
             return
         try:
             if (
-                not self._buffer
+                not self._pieces
                 and size >= PREFIX_BYTES
                 and not data[start]
                 and int.from_bytes(data[start + 1 : start + PREFIX_BYTES], "big") == size - PREFIX_BYTES
@@ -79,10 +79,10 @@ class PushStream(Call):
                 self._route.host.stats.received_bytes += size - PREFIX_BYTES
                 receiver.message(data[start + PREFIX_BYTES : stop])
             else:
-                for message in self._take_messages(data, start, stop):
-                    payload = self._payload(message)
+                for flag, message in self._take_messages(data, start, stop):
+                    payload = self._payload(flag, message)
                     # The receiver knows only how large it is without compression.
-                    self.connection.give_back(self, max(0, len(message) - PREFIX_BYTES - len(payload)))
+                    self.connection.give_back(self, max(0, len(message) - len(payload)))
                     self._route.host.stats.received_bytes += len(payload)
                     receiver.message(payload)
             if is_last:
