@@ -44,8 +44,8 @@ def test_a_seal_lies_behind_all_changes_of_its_revision_and_before_the_next_one(
         split_revision_key(seal_key(7))
 
 
-def test_revisions_come_before_all_other_records() -> None:
-    assert min(STATE_PREFIXES) == REVISION_PREFIX
+def test_revisions_come_behind_all_other_records() -> None:
+    assert max(STATE_PREFIXES) == REVISION_PREFIX
     assert sorted(STATE_PREFIXES) == list(STATE_PREFIXES)
 
 
@@ -94,6 +94,10 @@ def test_what_changes_nothing_moves_the_seal_of_the_revision() -> None:
 def test_tables_of_new_changes_overlap_no_others_and_are_never_merged(tmp_path: Path) -> None:
     engine = LevelDbEngine(tmp_path / "db", create=True)
     main = FIRST_REVISION
+    batch = engine.batch()
+    for prefix in STATE_PREFIXES[:-1]:
+        batch.put(prefix, b"another record")
+    engine.write(batch)
     while len(list((tmp_path / "db").glob("*.ldb"))) < 12:
         batch = engine.batch()
         for _ in range(8):

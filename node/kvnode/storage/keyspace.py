@@ -13,15 +13,15 @@ The log (written by ``log_store`` only)::
 
 State database (contents owned by mvcc, lease and apply)::
 
-    R <main> <sub> [t]   a revision: serialized KeyValue; the trailing ``t`` marks a tombstone
-    R <main> ff          seal of a batch that ended with revision <main>, see ``seal``
-    m <name>             meta values: compaction, conf state, ...
-    l <lease id>         lease
-    p <member id>        member
-    x <member id>        removed member id
     a <member id> <type> alarm
-    u <name>             user
+    g <member id>        id of a member that is gone: removed for good
+    l <lease id>         lease
+    m <name>             meta values: compaction, conf state, ...
+    n <name>             user
     o <name>             role
+    p <member id>        member
+    r <main> <sub> [t]   a revision: serialized KeyValue; the trailing ``t`` marks a tombstone
+    r <main> ff          seal of a batch that ended with revision <main>, see ``seal``
 """
 
 import struct
@@ -69,26 +69,26 @@ LOG_GENERATION: Final = b"g"
 LOG_ENTRY_PREFIX: Final = b"e"
 LOG_ENTRIES_END: Final = b"f"
 
-#: Before all others.  New revisions come behind all older ones: a table of what was written last, other
-#: records among it, then overlaps at most the tables that hold such others, and not all revisions.
-REVISION_PREFIX: Final = b"R"
+#: Behind all others.  New revisions come behind all older ones, and no other record behind them: a table of
+#: new revisions alone overlaps no other table, and LevelDB never merges it.
+REVISION_PREFIX: Final = b"r"
 META_PREFIX: Final = b"m"
 LEASE_PREFIX: Final = b"l"
 MEMBER_PREFIX: Final = b"p"
-REMOVED_PREFIX: Final = b"x"
+REMOVED_PREFIX: Final = b"g"
 ALARM_PREFIX: Final = b"a"
-USER_PREFIX: Final = b"u"
+USER_PREFIX: Final = b"n"
 ROLE_PREFIX: Final = b"o"
 #: In key order.
 STATE_PREFIXES: Final = (
-    REVISION_PREFIX,
     ALARM_PREFIX,
+    REMOVED_PREFIX,
     LEASE_PREFIX,
     META_PREFIX,
+    USER_PREFIX,
     ROLE_PREFIX,
     MEMBER_PREFIX,
-    USER_PREFIX,
-    REMOVED_PREFIX,
+    REVISION_PREFIX,
 )
 
 _TOMBSTONE: Final = b"t"
@@ -113,7 +113,7 @@ def log_entry_key(index: int) -> bytes:
 
 def revision_key(main: int, sub: int, is_tombstone: bool = False) -> bytes:
     """Return the key of one change: 17 bytes, 18 for a deletion."""
-    key = _pack_revision(b"R", main, sub)
+    key = _pack_revision(b"r", main, sub)
     return key + _TOMBSTONE if is_tombstone else key
 
 
@@ -133,7 +133,7 @@ def split_revision_key(key: bytes) -> tuple[int, int, bool]:
 
 def seal_key(main: int) -> bytes:
     """Return the key of the seal of a batch that ended with revision ``main``."""
-    return _pack_seal(b"R", main, _SEAL_MARK)
+    return _pack_seal(b"r", main, _SEAL_MARK)
 
 
 def is_seal_key(key: bytes) -> bool:

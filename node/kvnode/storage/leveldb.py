@@ -39,7 +39,6 @@ from kvnode.storage.errors import (
     StorageFullError,
     StorageLockedError,
 )
-from kvnode.storage.keyspace import prefix_end
 from kvnode.storage.leveldb_files import check_files
 
 __all__ = [
@@ -403,20 +402,18 @@ class LevelDbEngine(_View):
         self._db.close()
 
     def _inner_bounds(self, start: bytes | None, stop: bytes | None) -> list[bytes]:
-        """Return keys that cut the range in parts: evenly spaced among those that begin like the first one.
+        """Return keys that cut the range in parts: evenly spaced among those that begin like the last one.
 
         Of a state those are the revisions, which is nearly all of it.
         """
         parts = min(self.approximate_size_bytes() // _COMPACT_BYTES, _MAX_COMPACT_PARTS)
         if parts < 2:
             return []
-        first = next(self.iterate(start, stop, include_value=False), None)
-        if first is None:
+        last = next(self.iterate(start, stop, reverse=True, include_value=False), None)
+        if last is None:
             return []
-        behind = prefix_end(first[0][:1])
-        if stop is not None and (behind is None or stop < behind):
-            behind = stop
-        last = next(self.iterate(start, behind, reverse=True, include_value=False), first)
+        from_key = last[0][:1] if start is None else max(start, last[0][:1])
+        first = next(self.iterate(from_key, stop, include_value=False), last)
         low, high = (int.from_bytes(key[:16].ljust(16, b"\0"), "big") for key, _ in (first, last))
         step = (high - low) // parts
         return [(low + part * step).to_bytes(16, "big") for part in range(1, parts)] if step else []
