@@ -3,6 +3,7 @@
 import itertools
 import random
 import tracemalloc
+import zlib
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,14 @@ def test_a_flipped_bit_is_never_taken_for_a_frame(body: bytes, draw: st.DataObje
     encoded[position] ^= 1 << draw.draw(st.integers(0, 7))
     with pytest.raises(FrameError):
         list(FrameReader().feed(bytes(encoded)))
+
+
+def test_a_frame_of_the_first_protocol_version_is_refused() -> None:
+    # Its checksum was the CRC-32 of zlib.
+    payload = bytes((FrameType.MESSAGE,)) + b"body"
+    old = len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
+    with pytest.raises(FrameError, match="checksum does not match"):
+        list(FrameReader().feed(old))
 
 
 def test_a_length_beyond_the_limit_is_refused_before_it_is_buffered() -> None:

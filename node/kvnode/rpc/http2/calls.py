@@ -54,6 +54,10 @@ _GZIP: Final = b"gzip"
 _PRINTABLE: Final = bytes(octet for octet in range(0x20, 0x7F) if octet != 0x25).decode("ascii")
 
 
+def _prefix(flag: bytes, size_bytes: int) -> bytes:
+    return flag + size_bytes.to_bytes(4, "big")
+
+
 class MessageTooLargeError(RpcError):
     """A message above the limit, in the words of grpc-go."""
 
@@ -252,8 +256,8 @@ class Call(Stream):
         """Return a message with its prefix, compressed if the client compresses its own."""
         if self._answers_gzip:
             payload = gzip.compress(payload, 1, mtime=0)
-            return b"\1" + len(payload).to_bytes(4, "big") + payload
-        return b"\0" + len(payload).to_bytes(4, "big") + payload
+            return _prefix(b"\1", len(payload)) + payload
+        return _prefix(b"\0", len(payload)) + payload
 
     def _send_head(self) -> None:
         headers = self.connection.answer_headers
@@ -425,7 +429,6 @@ class MessageStream(Call):
     def __init__(self, connection: Connection, stream_id: int, head: RequestHead, route: StreamRoute) -> None:
         super().__init__(connection, stream_id, head)
         self._route = route
-        #: With their prefixes.
         #: The flag of each, and what is behind its prefix.
         self._messages: deque[tuple[int, bytes]] = deque()
         #: What follows them is no message.
@@ -554,7 +557,7 @@ class MessageStream(Call):
         if len(shared) < SHARED_BYTES or self._answers_gzip:
             self.connection.send_data(self, self._framed(payload + shared))
         else:
-            self.connection.send_data(self, b"\0" + size_bytes.to_bytes(4, "big") + payload)
+            self.connection.send_data(self, _prefix(b"\0", size_bytes) + payload)
             self.connection.send_data(self, shared)
 
     async def write(self, payload: bytes, shared: bytes = b"") -> None:
