@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from kvnode.apply.errors import CommandFormatError
 from kvnode.pb import rpc_pb2 as rpc
+from kvnode.raft.types import Entry, EntryKind
 from kvnode.storage.engine import Engine
 from kvnode.storage.errors import StorageCorruptError
 from kvnode.storage.keyspace import (
@@ -81,6 +83,20 @@ def test_a_compaction_takes_the_seals_along_but_for_the_last_one() -> None:
     assert seals(machine.engine) == [7]
     machine.reopen()
     assert (machine.revision, machine.applier.applied_index) == (7, len(machine.log) + 1)
+
+
+def test_a_batch_that_failed_does_not_cost_the_seal_before_it() -> None:
+    machine = StateMachine()
+    for number in range(4):
+        machine.put(b"k%d" % number)
+    machine.compact(machine.revision, finish=False)
+    sealed = read_seal(machine.engine)
+    good = machine.entry(rpc.PutRequest(key=b"k", value=b"v"))
+    with pytest.raises(CommandFormatError):
+        machine.feed(good, Entry(1, good.index + 1, EntryKind.NORMAL, b"\xff"))
+    while machine.applier.store.compact_step(100):
+        pass
+    assert read_seal(machine.engine) == sealed
 
 
 def test_what_changes_nothing_moves_the_seal_of_the_revision() -> None:

@@ -64,6 +64,7 @@ class RevisionHash:
         parts: list[bytes] = []
         for db_key, record in self._records:
             if is_seal_key(db_key):
+                limit -= 1
                 continue
             packed = parse_key(db_key)
             # Up to the compact revision only what is still the newest counts, and no deletion.
@@ -88,8 +89,8 @@ class RevisionHash:
 class StateHash:
     """A hash over a whole state database, in the making; used as ``RevisionHash``.
 
-    Says whether one member's data are unchanged.  Members may differ, since each deletes what was
-    compacted at its own pace.
+    Says whether one member's data are unchanged.  Members differ: each seals batches of its own, and deletes
+    what was compacted at its own pace.
     """
 
     def __init__(self, engine: ReadView) -> None:

@@ -67,6 +67,8 @@ class Store:
         #: Lease of each live key that has one.
         self.leases: dict[bytes, int] = {}
         seal = read_seal(engine)
+        #: That of the last seal that the engine holds.
+        self._sealed_revision = seal.revision
         #: The revision that reads see; that of an open transaction is one above.
         self.current_revision = seal.revision
         #: Over all changes.
@@ -270,6 +272,7 @@ class Store:
 
     def end(self) -> None:
         """The engine has the batch."""
+        self._sealed_revision = self.current_revision
         self._is_open = False
         self._put_record = _no_batch
         if self._young_bytes > CACHE_GENERATION_BYTES:
@@ -301,11 +304,12 @@ class Store:
         seen = 0
         for db_key, record in self.engine.iterate(start, stop):
             if is_seal_key(db_key):
-                # The last one counts.
-                if split_seal_key(db_key) < self.current_revision:
+                seen += 1
+                # Not by the current revision: a batch that failed has moved that, and left no seal.
+                if split_seal_key(db_key) < self._sealed_revision:
                     batch.delete(db_key)
                 continue
-            if seen == limit:
+            if seen >= limit:
                 cursor = parse_key(db_key)
                 break
             seen += 1

@@ -1,8 +1,9 @@
 """The seal of a batch: what the state has come to with it.
 
 Each batch ends with one, under a key right behind those of its revisions.  So what a batch writes of changes
-and of itself lies behind all that was written before, and LevelDB never has to merge it: a table of new
-records overlaps no other.  A key of its own for, say, the applied index would be in every table.
+and of itself lies behind all that was written before, and LevelDB does not have to merge it: a table of new
+revisions, with no other record among them, overlaps no other.  A key of its own for, say, the applied index
+would be in every table.
 
 The last seal is the one that counts; those before it go with the next compaction.
 """

@@ -429,8 +429,8 @@ class MessageStream(Call):
     def __init__(self, connection: Connection, stream_id: int, head: RequestHead, route: StreamRoute) -> None:
         super().__init__(connection, stream_id, head)
         self._route = route
-        #: The flag of each, and what is behind its prefix.
-        self._messages: deque[tuple[int, bytes]] = deque()
+        #: What is behind the prefix of each; before it the flag, unless that is zero: a tuple costs memory.
+        self._messages: deque[bytes | tuple[int, bytes]] = deque()
         #: What follows them is no message.
         self._unreadable: RpcError | None = None
         self._has_ended = False
@@ -488,10 +488,11 @@ class MessageStream(Call):
             and int.from_bytes(data[start + 1 : start + PREFIX_BYTES], "big") == size - PREFIX_BYTES
             and size <= self.connection.limits.max_message_bytes
         ):
-            self._messages.append((0, data[start + PREFIX_BYTES : stop]))
+            self._messages.append(data[start + PREFIX_BYTES : stop])
         else:
             try:
-                self._messages.extend(self._take_messages(data, start, stop))
+                for flag, message in self._take_messages(data, start, stop):
+                    self._messages.append((flag, message) if flag else message)
             except RpcError as error:
                 self._unreadable = error
         if is_last:
@@ -542,7 +543,8 @@ class MessageStream(Call):
                 await self._readable
             finally:
                 self._readable = None
-        flag, message = messages.popleft()
+        waiting = messages.popleft()
+        flag, message = waiting if isinstance(waiting, tuple) else (0, waiting)
         self.connection.give_back(self, PREFIX_BYTES + len(message))
         # Not before it is asked for: a small message may be a large one, compressed.
         payload = self._payload(flag, message)
