@@ -620,9 +620,21 @@ def in_flight(observed: Observed, operation: Operation) -> Observed:
     return replace(observed, status=replace(observed.status, operation=operation))
 
 
-def silent(observed: Observed) -> Observed:
-    """Nobody answers."""
+def unreached(observed: Observed) -> Observed:
+    """Nobody answers this operator."""
     return replace(observed, membership=None, statuses={})
+
+
+def silent(observed: Observed) -> Observed:
+    """Nobody answers, and no pod is ready."""
+    pods = tuple(replace(pod, is_ready=False) for pod in observed.pods)
+    return replace(unreached(observed), pods=pods)
+
+
+def ready_only(observed: Observed, *ordinals: int) -> Observed:
+    """Nobody answers this operator, though some pods are ready."""
+    pods = tuple(replace(pod, is_ready=pod.ordinal in ordinals) for pod in observed.pods)
+    return replace(unreached(observed), pods=pods)
 
 
 def refusal(planned: Plan) -> str:
@@ -663,6 +675,12 @@ def test_a_request_becomes_an_operation_before_it_is_taken_off() -> None:
     ("change", "value", "why"),
     [
         pytest.param(lambda one: one, "demo-2", "the quorum is not lost, it answers", id="quorum-answers"),
+        pytest.param(
+            lambda one: ready_only(one, 0, 2),
+            "demo-2",
+            "the quorum is not lost: by Kubernetes' word demo-0, demo-2 are ready",
+            id="quorum-is-ready",
+        ),
         pytest.param(
             silent, "demo-7", "it is no member; the members are demo-0, demo-1, demo-2", id="no-member"
         ),
@@ -717,6 +735,18 @@ def test_a_replacement_that_cannot_be_is_refused_with_its_reason(
     planned = decide(make_spec(), asked(seen, names.ANNOTATION_REPLACE_MEMBER, value))
     assert refusal(planned) == f"kvcluster.dev/replace-member={value} is refused: {why}"
     assert planned.status.operation == seen.status.operation
+
+
+def test_a_recovery_is_begun_though_less_than_a_quorum_is_ready_or_its_nodes_are_lost() -> None:
+    spec = make_spec()
+    for seen in (
+        ready_only(settled(spec), 2),
+        replace(
+            unreached(settled(spec)),
+            pods=tuple(replace(pod, is_node_lost=pod.ordinal != 2) for pod in settled(spec).pods),
+        ),
+    ):
+        assert refusal(decide(spec, asked(seen, names.ANNOTATION_RECOVER_FROM, "demo-2"))) == ""
 
 
 def test_a_replacement_past_its_deadline_does_not_stand_in_the_way_of_another() -> None:

@@ -12,10 +12,11 @@ from typing import Final
 
 from kvoperator.model.actions import DeleteClaim, DeletePod
 from kvoperator.model.names import ANNOTATION_RECOVER_FROM, pod_name
-from kvoperator.model.observed import Observed
+from kvoperator.model.observed import Observed, ObservedPod
 from kvoperator.model.status import Operation, OperationType, Step
 from kvoperator.plan.decision import REQUEUE_ACTED_S, Context, Decision, act, continue_operation, wait
 from kvoperator.plan.membership import scale_to
+from kvoperator.plan.quorum import quorum_of
 from kvoperator.plan.request import accept, refuse, request_of, under_way
 from kvoperator.plan.view import Verdict
 
@@ -50,10 +51,19 @@ def take_recover_request(context: Context) -> Decision | None:
     if ordinal is None or ordinal not in known:
         members = ", ".join(context.pod_name(n) for n in known) or "not known"
         return refuse(context, request, f"it is no member; the members are {members}")
+    ready = [pod.name for pod in context.observed.pods if pod.ordinal in known and _is_ready(pod)]
+    if len(ready) >= quorum_of(len(known)):
+        # No member is ready without a leader: this operator does not reach them, others may.
+        names = ", ".join(ready)
+        return refuse(context, request, f"the quorum is not lost: by Kubernetes' word {names} are ready")
     claim = context.observed.claim(ordinal)
     if claim is None or claim.is_terminating or claim.cluster_uid != context.observed.uid:
         return refuse(context, request, "it has no volume to go on from")
     return accept(context, request, ordinal, reason=_REASON)
+
+
+def _is_ready(pod: ObservedPod) -> bool:
+    return pod.is_ready and not (pod.is_node_lost or pod.is_terminating)
 
 
 def recover(context: Context) -> Decision | None:
