@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: compiled demo test sim mutants failpoints lint format compat chaos e2e fire bench bench-rows bench-growth bench-tools overload lock clean
+.PHONY: compiled demo test sim mutants failpoints lint format compat chaos e2e fire bench bench-rows bench-growth bench-tools overload lock audit clean
 
 # Made anew whenever the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -85,6 +85,10 @@ lock: $(VENV)/.installed ## the images' dependencies anew, pinned by hash
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOCK) --output-file node/requirements.txt
 	$(LOCK) --extra operator --output-file operator/requirements.txt
+
+audit: $(VENV)/.installed ## whether vulnerabilities of the images' dependencies are known; asks PyPI
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --disable-pip --require-hashes --strict -r node/requirements.txt -r operator/requirements.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
