@@ -25,6 +25,7 @@ counting
 lease/lessor
 mvcc/events mvcc/key_index mvcc/operations mvcc/records mvcc/revision mvcc/rolling
 mvcc/store mvcc/watch mvcc/watchers
+pieces
 raft/follower raft/leader raft/log raft/messages raft/progress raft/quorum raft/raw_node raft/reading
 raft/reads raft/ready raft/replication raft/state raft/step raft/tracker raft/types
 rpc/http2/allowance rpc/http2/calls rpc/http2/connection rpc/http2/deadlines rpc/http2/errors

@@ -99,13 +99,20 @@ def test_a_leader_that_is_killed_comes_back_as_the_same_member(
     assert demo.member_ids() == members
 
 
-def test_a_leader_that_is_stopped_comes_back_as_the_same_member(
-    demo: Cluster, writer: Writer, checked: None, timeline: Timeline
+@pytest.mark.parametrize(
+    ("how", "flags"),
+    [
+        pytest.param("deleted", ("--wait=false",), id="stopped"),
+        pytest.param("deleted by force", ("--grace-period=0", "--force"), id="by-force"),
+    ],
+)
+def test_a_leader_whose_pod_is_deleted_comes_back_as_the_same_member(
+    how: str, flags: tuple[str, ...], demo: Cluster, writer: Writer, checked: None, timeline: Timeline
 ):
     leader, members = demo.leader(), demo.member_ids()
     uid = _uid(demo, leader)
-    with timeline.step("leader's pod deleted, back and settled") as step_notes:
-        demo.kubernetes.kubectl("delete", "pod", leader, "--wait=false")
+    with timeline.step(f"leader's pod {how}, back and settled") as step_notes:
+        demo.kubernetes.kubectl("delete", "pod", leader, *flags)
         eventually("a new pod", lambda: _uid(demo, leader) not in (None, uid), 60)
         demo.wait_settled(3, REPAIR_TIMEOUT_S)
         step_notes.append(notes(writer))
@@ -119,19 +126,6 @@ def test_a_rolling_restart_replaces_each_pod_and_no_member(
     with timeline.step("rolling restart of 3 members") as step_notes:
         demo.annotate("restartedAt", str(time.time()))
         eventually("every pod is a new one", lambda: not before & demo.pod_uids(), REPAIR_TIMEOUT_S)
-        demo.wait_settled(3, REPAIR_TIMEOUT_S)
-        step_notes.append(notes(writer))
-    assert demo.member_ids() == members
-
-
-def test_a_deleted_pod_comes_back_as_the_same_member(
-    demo: Cluster, writer: Writer, checked: None, timeline: Timeline
-):
-    leader, members = demo.leader(), demo.member_ids()
-    uid = demo.pods()[leader]["metadata"]["uid"]
-    with timeline.step("leader's pod deleted by force, back and settled") as step_notes:
-        demo.kubernetes.kubectl("delete", "pod", leader, "--grace-period=0", "--force")
-        eventually("a new pod", lambda: _uid(demo, leader) not in (None, uid), 60)
         demo.wait_settled(3, REPAIR_TIMEOUT_S)
         step_notes.append(notes(writer))
     assert demo.member_ids() == members

@@ -84,7 +84,7 @@ def test_a_frame_of_the_first_protocol_version_is_refused() -> None:
 def test_a_length_beyond_the_limit_is_refused_before_it_is_buffered() -> None:
     reader = FrameReader(limit_bytes=1000)
     with pytest.raises(FrameError, match=r"1001 is outside 1\.\.1000"):
-        list(reader.feed((1001).to_bytes(4, "big") + bytes(5)))
+        list(reader.feed((1001).to_bytes(4, "big") + bytes(4)))
 
 
 def test_the_limit_itself_is_let_through() -> None:

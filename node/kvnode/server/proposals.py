@@ -164,17 +164,13 @@ class Proposals:
                 continue
             write.term = term
             command = write.command
-            if len(command) >= ALONE_BYTES:
-                if batch:
-                    datas.append(b"".join(batch))
-                    batch, size = [], 0
-                datas.append(command)
-                continue
-            batch.append(command)
-            size += len(command)
-            if size >= batch_bytes:
+            is_large = len(command) >= ALONE_BYTES
+            if batch and (is_large or size >= batch_bytes):
                 datas.append(b"".join(batch))
                 batch, size = [], 0
+            batch.append(command)
+            # Nothing is joined to a large one.
+            size = batch_bytes if is_large else size + len(command)
         if batch:
             datas.append(b"".join(batch))
         self._taken, self._queue = self._queue, []

@@ -11,6 +11,8 @@ from enum import IntEnum
 
 import google_crc32c
 
+from kvnode.pieces import add_piece
+
 __all__ = [
     "ANSWER_HEAD",
     "CALL_HEAD",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _HEAD = struct.Struct(">IIB")
+_LENGTH = struct.Struct(">I")
 #: Before the body of a REQUEST: call ID, length of the method's name; the name follows.
 CALL_HEAD = struct.Struct(">QH")
 #: Before the body of a RESPONSE: call ID, status code.
@@ -62,8 +65,6 @@ _KINDS = {int(kind): kind for kind in FrameType}
 _TYPE_CRCS = [google_crc32c.value(bytes((number,))) for number in range(256)]
 #: From this size on, a body in parts is not joined for its checksum.
 _LONG_BYTES = 4096
-#: A piece of a frame smaller than this is joined with the next one.
-_SMALL_PIECE_BYTES = 16 << 10
 
 
 class FrameError(Exception):
@@ -116,11 +117,7 @@ class FrameReader:
             position = self._missing_bytes
             if position > len(data):
                 self._missing_bytes -= len(data)
-                if len(self._pieces[-1]) < _SMALL_PIECE_BYTES:
-                    # Each costs memory of its own.
-                    self._pieces[-1] += data
-                else:
-                    self._pieces.append(data)
+                add_piece(self._pieces, data)
                 return
             self._pieces.append(data[:position])
             body = b"".join(self._pieces)
@@ -131,10 +128,13 @@ class FrameReader:
             data = self._rest + data
             self._rest = b""
         size = len(data)
-        while size - position >= FRAME_HEAD_BYTES:
-            length, checksum, kind = _HEAD.unpack_from(data, position)
+        while size - position >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, position)
             if length < 1 or length > self._limit_bytes:
                 raise FrameError(f"frame length {length} is outside 1..{self._limit_bytes}")
+            if size - position < FRAME_HEAD_BYTES:
+                break
+            _, checksum, kind = _HEAD.unpack_from(data, position)
             start = position + FRAME_HEAD_BYTES
             position = start + length - 1
             if position > size:

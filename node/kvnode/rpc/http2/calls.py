@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes
 
 from kvnode.api.port import RpcError, StreamMethod, UnaryHandler, UnaryMethod
+from kvnode.pieces import add_piece
 from kvnode.rpc.http2.header_blocks import literal
 from kvnode.rpc.http2.requests import RequestHead
 from kvnode.rpc.http2.stream import Stream
@@ -44,8 +45,6 @@ PENDING_BYTES: Final = 64 * 1024
 
 #: What many streams send is copied for each if it is smaller: a frame more costs as much.
 SHARED_BYTES: Final = 4096
-#: A piece of a message smaller than this is joined with the next one.
-_SMALL_PIECE_BYTES: Final = 4096
 
 _IDENTITY: Final = (b"", b"identity")
 _GZIP: Final = b"gzip"
@@ -54,7 +53,7 @@ _GZIP: Final = b"gzip"
 _PRINTABLE: Final = bytes(octet for octet in range(0x20, 0x7F) if octet != 0x25).decode("ascii")
 
 
-def _prefix(flag: bytes, size_bytes: int) -> bytes:
+def _prefix_of(flag: bytes, size_bytes: int) -> bytes:
     return flag + size_bytes.to_bytes(4, "big")
 
 
@@ -179,11 +178,7 @@ class Call(Stream):
             if self._held_bytes < self._wanted_bytes:
                 # It may be larger than the window, and has to come in all the same.
                 self.connection.invite(self, self._wanted_bytes - self._held_bytes)
-                if len(pieces[-1]) < _SMALL_PIECE_BYTES:
-                    # Each costs memory of its own.
-                    pieces[-1] += data[start:stop]
-                else:
-                    pieces.append(data[start:stop])
+                add_piece(pieces, data[start:stop])
                 return
             pieces.append(data[start:stop])
             prefix, self._prefix, self._pieces = self._prefix, b"", []
@@ -256,8 +251,8 @@ class Call(Stream):
         """Return a message with its prefix, compressed if the client compresses its own."""
         if self._answers_gzip:
             payload = gzip.compress(payload, 1, mtime=0)
-            return _prefix(b"\1", len(payload)) + payload
-        return _prefix(b"\0", len(payload)) + payload
+            return _prefix_of(b"\1", len(payload)) + payload
+        return _prefix_of(b"\0", len(payload)) + payload
 
     def _send_head(self) -> None:
         headers = self.connection.answer_headers
@@ -559,7 +554,7 @@ class MessageStream(Call):
         if len(shared) < SHARED_BYTES or self._answers_gzip:
             self.connection.send_data(self, self._framed(payload + shared))
         else:
-            self.connection.send_data(self, _prefix(b"\0", size_bytes) + payload)
+            self.connection.send_data(self, _prefix_of(b"\0", size_bytes) + payload)
             self.connection.send_data(self, shared)
 
     async def write(self, payload: bytes, shared: bytes = b"") -> None:
