@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -20,6 +21,12 @@ WRITE_HIGH_BYTES = 64 * 2**20
 #: Unacknowledged bytes this old close the connection, so that a peer whose node vanished and
 #: came back is called anew instead of waiting for TCP's retransmission back-off of minutes.
 USER_TIMEOUT_MS = 5_000
+
+#: What is no longer, as the entry of a lone write and its acknowledgement, waits for no end of a turn.
+PROMPT_BYTES = 1024
+
+#: Without longer ones so long, the event loop has at least tried to write them: it does so within one turn.
+SETTLED_S = 0.01
 
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", 18)
 
@@ -44,6 +51,11 @@ class PeerConnection:
         self._writable = asyncio.Event()
         self._writable.set()
         self.is_blocked = False
+        #: Of the socket, if frames may be written to it past the transport; -1: not over TLS.
+        self._descriptor = -1
+        #: Writes by way of the transport, and whether all of them have left the event loop's own queue.
+        self._queued_count = 0
+        self._is_settled = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclasses
@@ -52,6 +64,8 @@ class PeerConnection:
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+            if transport.get_extra_info("ssl_object") is None:
+                self._descriptor = sock.fileno()
         if self._on_open is not None:
             self._on_open(self)
 
@@ -99,9 +113,35 @@ class PeerConnection:
         self._writable.set()
 
     def write(self, data: bytes) -> None:
-        """Send encoded frames; without effect on a closed connection."""
-        if self._transport is not None:
-            self._transport.write(data)
+        """Send encoded frames; without effect on a closed connection.
+
+        Few octets go to the socket in this call.  The event loop would write them behind all else that its
+        turn has to do, and a commit waits for the followers' disks, which wait for them.
+        """
+        if self.is_closed:
+            return
+        if self._descriptor >= 0:
+            if len(data) <= PROMPT_BYTES and self._is_settled and not self.transport.get_write_buffer_size():
+                data = data[self._write_promptly(data) :]
+                if not data:
+                    return
+            self._queued_count += 1
+            if self._is_settled:
+                self._is_settled = False
+                self._settle(0)
+        self.transport.write(data)
+
+    def _write_promptly(self, data: bytes) -> int:
+        """Return how many octets the socket took; what is wrong with it the transport finds out itself."""
+        try:
+            return os.write(self._descriptor, data)
+        except OSError:
+            return 0
+
+    def _settle(self, queued_count: int) -> None:
+        self._is_settled = queued_count == self._queued_count
+        if not self._is_settled:
+            asyncio.get_running_loop().call_later(SETTLED_S, self._settle, self._queued_count)
 
     async def drained(self) -> None:
         """Wait until the write buffer has room.

@@ -59,8 +59,10 @@ func tlsMutual(t *T) {
 
 // tlsCommonName: who shows a certificate needs no password; its common name is "root".
 func tlsCommonName(t *T) {
-	both := t.askCluster("mtls")
-	t.cli = t.client(configOf(both))
+	config := configOf(t.askCluster("mtls"))
+	// Another member might not know yet that auth is on, and take a call without a user's name.
+	config.Endpoints = config.Endpoints[:1]
+	t.cli = t.client(config)
 	t.enableAuth()
 	defer t.disableAuth()
 	_, err := t.cli.Put(t.ctx, t.key("a"), "1")
