@@ -50,7 +50,7 @@ compat: compiled ## others' clients of etcd, on etcd and on kvnode, and tools fo
 
 MINUTES ?= 10
 MEMBERS ?= 3
-chaos: compiled ## real members in network namespaces under faults; MINUTES, MEMBERS=5, SEED; needs root and Go
+chaos: compiled ## real members in network namespaces under faults; MINUTES, MEMBERS=5, SEED; needs root, Go, iptables, tc
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	PYTHONPATH=node:tests/support $(BIN)/python -m kvtest.chaos --minutes $(MINUTES) --members $(MEMBERS) $(if $(SEED),--seed $(SEED))
 

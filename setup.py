@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 NODE = Path("node")
 #: Hot, and without what mypyc can't do; the protocols that asyncio calls first are among them.
 MODULES = """
-api/gate api/kv
+api/catch_up api/gate api/kv api/watch
 apply/applier apply/checks apply/commands apply/range_read apply/writes
 counting
 lease/lessor

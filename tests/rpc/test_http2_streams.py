@@ -321,6 +321,41 @@ async def test_a_long_text_is_sent_in_several_frames(client: WireClient) -> None
     assert "%C3%A9" * 4000 in dict(client.answers[stream_id].headers)["grpc-message"]
 
 
+async def test_messages_of_one_stream_share_a_frame_for_as_long_as_none_of_another_comes_between(
+    client: WireClient,
+) -> None:
+    one, other = (client.open(grpc_head(PUSHED), message(b"head"), is_last=False) for _ in range(2))
+    await turns()
+    client.take()
+    client.data_frames.clear()
+    for stream_id, sizes in ((one, (1, 0, 2)), (other, (3, 4)), (one, (5,)), (one, (6,))):
+        client.data(stream_id, b"".join(message(bytes(size)) for size in sizes))
+    await turns()
+    client.take()
+    assert client.data_frames == [(one, 5 + 1 + 5 + 5 + 2), (other, 5 + 3 + 5 + 4), (one, 5 + 5 + 5 + 6)]
+    # The next turn's begin a frame of their own, whatever the last one of this turn was.
+    client.data(one, message(b"later"), is_last=True)
+    expected = [b"head", bytes(1), b"", bytes(2), bytes(5), bytes(6), b"later"]
+    assert await answered(client, one) == (OK, b"".join(map(message, expected)))
+    assert client.data_frames[3:] == [(one, 5 + 5)]
+    client.data(other, b"", is_last=True)
+    assert await answered(client, other) == (OK, message(b"head") + message(bytes(3)) + message(bytes(4)))
+
+
+async def test_no_frame_of_many_messages_is_larger_than_the_client_takes(client: WireClient) -> None:
+    stream_id = client.open(grpc_head(PUSHED), message(b"head"), is_last=False)
+    await turns()
+    client.take()
+    client.data_frames.clear()
+    for _ in range(9):
+        client.data(stream_id, message(bytes(5000 - 5)))
+    await turns()
+    client.take()
+    assert client.data_frames == [(stream_id, 15_000)] * 3
+    client.data(stream_id, b"", is_last=True)
+    assert (await answered(client, stream_id))[0] == OK
+
+
 # Windows.
 
 

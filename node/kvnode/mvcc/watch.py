@@ -57,11 +57,13 @@ class Sink(Protocol):
 class Watcher:
     """One watch.  Its fields are the hub's; ``spec`` and ``sink`` may be read."""
 
-    __slots__ = ("_pending", "key", "next_revision", "range_end", "sink", "spec", "state")
+    __slots__ = ("_pending", "form", "key", "next_revision", "range_end", "sink", "spec", "state")
 
     def __init__(self, spec: WatchSpec, sink: Sink, next_revision: int) -> None:
         self.spec = spec
         self.sink = sink
+        #: Watchers of one key or range with the same number get the same events.
+        self.form = spec.prev_kv | spec.no_put << 1 | spec.no_delete << 2
         # An empty key means all keys, whose first is "\0".
         self.key = spec.key or b"\0"
         self.range_end = spec.range_end
@@ -87,9 +89,6 @@ _UNSYNCED: Final = 2
 #: Unsynced with a refused batch.
 _BLOCKED: Final = 3
 _ENDED: Final = 4
-
-#: How a watcher wants its events: with the previous pair, without puts, without deletions.
-_Form = tuple[bool, bool, bool]
 
 
 class WatchHub:
@@ -175,10 +174,12 @@ class WatchHub:
         slow: list[Watcher] = []
         for group, group_changes in matched.items():
             batches = _Batches(events, group_changes)
+            form, batch = -1, None
             for watcher in group.members:
                 if revision < watcher.next_revision:
                     continue
-                batch = batches.in_form(watcher.spec)
+                if watcher.form != form:
+                    form, batch = watcher.form, batches.in_form(watcher)
                 if batch is None:
                     continue
                 if watcher.sink.deliver(watcher, revision, batch):
@@ -262,7 +263,7 @@ class WatchHub:
             if watcher.next_revision >= end:
                 continue
             group = groups.get(watcher)
-            batch = None if group is None else batches[group].in_form(watcher.spec, watcher.next_revision)
+            batch = None if group is None else batches[group].in_form(watcher, watcher.next_revision)
             if batch is not None and not watcher.sink.deliver(watcher, self.revision, batch):
                 watcher._pending = (self.revision, batch, end)
                 del self._unsynced[watcher]
@@ -351,14 +352,13 @@ class _Batches:
     def __init__(self, events: _Events, changes: Sequence[Change]) -> None:
         self._events = events
         self._changes = changes
-        self._made: dict[tuple[_Form, int], EventBatch | None] = {}
+        self._made: dict[tuple[int, int], EventBatch | None] = {}
 
-    def in_form(self, spec: WatchSpec, from_revision: int = 0) -> EventBatch | None:
+    def in_form(self, watcher: Watcher, from_revision: int = 0) -> EventBatch | None:
         """Return the batch from a revision on; None if nothing is left of it."""
-        first = self._changes[0].main
-        form = ((spec.prev_kv, spec.no_put, spec.no_delete), max(first, from_revision))
+        form = (watcher.form, max(self._changes[0].main, from_revision))
         if form not in self._made:
-            self._made[form] = self._make(spec, from_revision)
+            self._made[form] = self._make(watcher.spec, from_revision)
         return self._made[form]
 
     def _make(self, spec: WatchSpec, from_revision: int) -> EventBatch | None:

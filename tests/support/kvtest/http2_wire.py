@@ -256,6 +256,8 @@ class WireClient:
         self.initial_window = 65535
         self.max_frame_bytes = 16384
         self.taken = 0
+        #: Stream and size of each DATA frame.
+        self.data_frames: list[tuple[int, int]] = []
         self.window = 65535
         self.stream_windows: dict[int, int] = defaultdict(int)
         self.updates: list[tuple[int, int]] = []
@@ -386,6 +388,7 @@ class WireClient:
         answer.body += payload
         answer.is_ended = bool(flags & h2.END_STREAM)
         self.taken += len(payload)
+        self.data_frames.append((stream_id, len(payload)))
         assert self.taken <= self.granted, "more than the connection's window"
         assert len(answer.body) <= self.initial_window + self.stream_granted[stream_id], (
             "more than the window"

@@ -62,6 +62,11 @@ class Outgoing:
         self._out: list[bytes] = []
         #: Octets of answers among them: a turn's requests may ask for far more than the client reads.
         self._out_bytes = 0
+        #: Whose DATA frame is the last of ``_out``, if more may join it; where its head lies, and its size.
+        self._open_stream: Stream | None = None
+        self._open_at = 0
+        self._open_end = 0
+        self._open_bytes = 0
         self._is_dirty = False
         self._is_paused = False
         self._is_stalled = False
@@ -209,7 +214,7 @@ class Outgoing:
             self.send_window -= size_bytes
             self._has_sent_since_ping = True
             self._allowance.left += Allowance.PER_DATA_FRAME
-            self._out.append(b"".join((size_bytes.to_bytes(3, "big"), b"\x00\x00", stream.id_bytes, data)))
+            self._append_data(stream, data)
             self._touch()
             return
         if stream.pending is None:
@@ -221,6 +226,28 @@ class Outgoing:
         stream.held_bytes += size_bytes
         self.held_bytes += size_bytes
         self._touch()
+
+    def _append_data(self, stream: Stream, data: bytes) -> None:
+        """Put data into a frame, together with what the same stream has just sent.
+
+        A stream of many watches has as many messages for one change.
+        """
+        out = self._out
+        size_bytes = len(data)
+        if (
+            self._open_stream is stream
+            and self._open_end == len(out)
+            and self._open_bytes + size_bytes <= self.max_frame_bytes
+        ):
+            size_bytes += self._open_bytes
+        else:
+            self._open_stream = stream
+            self._open_at = len(out)
+            out.append(b"")
+        out[self._open_at] = size_bytes.to_bytes(3, "big") + b"\x00\x00" + stream.id_bytes
+        out.append(data)
+        self._open_bytes = size_bytes
+        self._open_end = len(out)
 
     def finish(self, stream: Stream, trailers: Callable[[], bytes]) -> None:
         """End an answer behind its data.
@@ -325,6 +352,7 @@ class Outgoing:
     def _write(self, transport: Any) -> None:
         out = self._out
         self._out_bytes = 0
+        self._open_stream = None
         transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
 
