@@ -1,11 +1,14 @@
 """``kube build``: everything that the lab runs, from Debian packages, Go modules and one wheel.
 
 Each product is made once and recognised by its presence, so a second build
-takes no time.
+takes no time; a build waits for one that is under way.
 """
 
+import contextlib
+import fcntl
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from kubelab import layout
@@ -33,12 +36,30 @@ ETCD_PROGRAMS = (
 
 
 def build() -> None:
+    with _alone():
+        _build_all()
+
+
+def build_etcd() -> None:
+    """The server and its tools, which need nothing but Go."""
+    with _alone():
+        _build_etcd()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
     layout.BIN.mkdir(parents=True, exist_ok=True)
+    with (layout.ROOT / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build_all() -> None:
     _install_packages()
     go = _go_environment()
     if not (layout.BIN / "kube-apiserver").exists():
         _compile_kubernetes(go)
-    build_etcd()
+    _build_etcd()
     for name, module in layout.GO_PROGRAMS.items():
         if not (layout.BIN / name).exists():
             say(f"compiling {name}")
@@ -50,12 +71,10 @@ def build() -> None:
             _make_base_files(image)
 
 
-def build_etcd() -> None:
-    """The server and its tools, which need nothing but Go."""
+def _build_etcd() -> None:
     if (layout.BIN / "etcd").exists():
         return
     say("compiling etcd")
-    layout.BIN.mkdir(parents=True, exist_ok=True)
     sources = layout.SOURCES / "etcd-tools"
     run("go", "build", "-o", f"{layout.BIN}/", *ETCD_PROGRAMS, cwd=sources, env=_go_environment())
     (layout.BIN / "server").rename(layout.BIN / "etcd")
