@@ -151,6 +151,29 @@ async def test_only_the_leader_moves_leadership_and_only_to_a_voter(follower: Cl
         await leader.call(MOVE_LEADER, rpc_pb2.MoveLeaderRequest(targetID=12345))
 
 
+async def test_leadership_is_not_moved_to_a_dead_member_and_writes_do_not_wait_for_it(
+    trio: ClusterProcesses,
+) -> None:
+    leader, dead = await asyncio.to_thread(trio.leader), (await asyncio.to_thread(trio.followers))[0]
+    target = (await asyncio.to_thread(dead.status)).header.member_id
+    async with Client(leader.client_url, timeout_s=10.0) as client, writing(trio.endpoints) as writers:
+        dead.kill()
+
+        async def is_refused() -> bool:
+            with pytest.raises(KvClientError, match="unhealthy cluster") as caught:
+                await client.call(MOVE_LEADER, rpc_pb2.MoveLeaderRequest(targetID=target))
+            return caught.value.code is StatusCode.UNAVAILABLE
+
+        begun_s = time.monotonic()
+        for _ in range(20):
+            assert await is_refused()
+            for writer in writers:
+                await writer.more(1)
+        # Each refusal would cost an election timeout, which is a second, without writes.
+        assert time.monotonic() - begun_s < 15.0
+        await check_kept(client, writers)
+
+
 async def test_without_a_quorum_writes_time_out_with_etcds_words(trio: ClusterProcesses) -> None:
     survivor = (await asyncio.to_thread(trio.followers))[0]
     for member in trio:

@@ -130,7 +130,12 @@ def _check_loss(state: RaftState, from_id: MemberId, progress: Progress) -> None
 
 
 def report_unreachable(state: RaftState, member_id: MemberId) -> None:
-    """Probe a member again: what was sent optimistically is probably lost."""
+    """Probe a member again: what was sent optimistically is probably lost.
+
+    It can't take over either: proposals are refused for as long as it is waited for.
+    """
+    if member_id == state.lead_transferee:
+        _give_up_transfer(state)
     progress = state.tracker.progress.get(member_id)
     if progress is not None and progress.state is ProgressState.REPLICATE:
         progress.become_probe()
@@ -276,6 +281,12 @@ def abort_transfer(state: RaftState) -> None:
         state.lead_transferee = NO_MEMBER
 
 
+def _give_up_transfer(state: RaftState) -> None:
+    abort_transfer(state)
+    # A leader that looks for a successor itself would choose the same one again.
+    state.handover_pause_ticks = state.config.election_timeout_ticks
+
+
 # --- time
 
 
@@ -294,8 +305,7 @@ def tick(state: RaftState) -> None:
         # Not counted together: whoever asks for transfers again and again must not put the check off.
         state.transfer_elapsed_ticks += 1
         if state.transfer_elapsed_ticks >= state.config.election_timeout_ticks:
-            abort_transfer(state)
-            state.handover_pause_ticks = state.config.election_timeout_ticks
+            _give_up_transfer(state)
     elif not state.is_fit:
         _look_for_successor(state)
     if state.heartbeat_elapsed_ticks >= state.config.heartbeat_interval_ticks:

@@ -46,6 +46,7 @@ from kvnode.server.errors import (
     NotLeaderError,
     RequestTimeoutError,
     StartError,
+    UnhealthyClusterError,
 )
 from kvnode.server.forced import force_alone
 from kvnode.server.peer_side import PeerSide
@@ -645,7 +646,8 @@ class Member:
         """Let another voter lead.
 
         Raises:
-            KvError: Not leader, bad leader transferee, timed out.
+            KvError: Not leader, bad leader transferee, timed out.  Unhealthy cluster: it is not connected,
+                or its connection broke; waiting for it, this leader could take no writes.
         """
         if not self.is_leader:
             raise NotLeaderError
@@ -653,12 +655,20 @@ class Member:
             return
         if target_id not in self.node.conf_state.voters:
             raise BadLeaderTransfereeError
+        if not self.transport.connected(target_id):
+            raise UnhealthyClusterError
         await self._checkpoint_before_transfer()
         if self.is_leader:
             self.node.transfer_leadership(MemberId(target_id))
             self.driver.wake()
-        if not await self._until(lambda: self.leader_id == target_id, self.config.request_timeout_s):
+
+        def has_ended() -> bool:
+            return self.leader_id == target_id or (self.is_leader and not self.node.lead_transferee)
+
+        if not await self._until(has_ended, self.config.request_timeout_s):
             raise RequestTimeoutError
+        if self.leader_id != target_id:
+            raise RequestTimeoutError if self.transport.connected(target_id) else UnhealthyClusterError
 
     async def wait_applied(self, index: Index, deadline_s: float) -> None:
         """Wait until the state here has come to ``index``.
