@@ -3,14 +3,11 @@
 import asyncio
 import random
 import socket
-from collections.abc import Callable
 
 import pytest
-import uvloop
 from kvnode.transport.connection import PROMPT_BYTES, PeerConnection
 from kvnode.transport.frames import FrameType
 
-LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)
 DEADLINE_S = 20
 
 
@@ -41,117 +38,85 @@ def arrived(other: socket.socket) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("new_loop", LOOPS)
-def test_few_octets_are_on_their_way_before_the_call_returns(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    async def write() -> None:
-        connection, other = await connected()
-        with other:
-            for text in (b"an entry", b"x" * PROMPT_BYTES):
-                connection.write(text)
-                assert arrived(other) == text
-            connection.abort()
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(write())
+def received(other: socket.socket) -> bytes:
+    """Return all that comes until the connection ends; waits for it."""
+    got = bytearray()
+    while part := other.recv(2**16):
+        got += part
+    return bytes(got)
 
 
-@pytest.mark.parametrize("new_loop", LOOPS)
+async def test_few_octets_are_on_their_way_before_the_call_returns() -> None:
+    connection, other = await connected()
+    with other:
+        for text in (b"an entry", b"x" * PROMPT_BYTES):
+            connection.write(text)
+            assert arrived(other) == text
+        connection.abort()
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_octets_keep_their_order_whoever_writes_them_in_whatever_part_of_a_turn(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], seed: int
+async def test_octets_keep_their_order_whoever_writes_them_in_whatever_part_of_a_turn(
+    seed: int,
 ) -> None:
     chance = random.Random(seed)
     written = bytearray()
 
-    async def write() -> None:
-        loop = asyncio.get_running_loop()
-        connection, other = await connected()
-        finished = loop.create_future()
-        prompt = held = 0
+    loop = asyncio.get_running_loop()
+    connection, other = await connected()
+    finished = loop.create_future()
+    prompt = held = 0
 
-        def some(left: int) -> None:
-            nonlocal prompt, held
-            for _ in range(chance.randint(1, 4)):
-                long = chance.random() < 0.2
-                data = chance.randbytes(chance.randint(1, 200_000 if long else PROMPT_BYTES + 1))
-                written.extend(data)
-                was_settled = connection._is_settled
-                connection.write(data)
-                prompt += was_settled and connection._is_settled
-                held += len(data) <= PROMPT_BYTES and not connection._is_settled
-            if not left:
-                finished.set_result(None)
-            elif chance.random() < 0.5:
-                loop.call_soon(some, left - 1)
-            else:
-                # Often several timers in one turn, among them the connection's own.
-                loop.call_later(chance.choice((0, 0, 0.001, 0.01, 0.011, 0.025)), some, left - 1)
+    def some(left: int) -> None:
+        nonlocal prompt, held
+        for _ in range(chance.randint(1, 4)):
+            long = chance.random() < 0.2
+            data = chance.randbytes(chance.randint(1, 200_000 if long else PROMPT_BYTES + 1))
+            written.extend(data)
+            was_settled = connection._is_settled
+            connection.write(data)
+            prompt += was_settled and connection._is_settled
+            held += len(data) <= PROMPT_BYTES and not connection._is_settled
+        if not left:
+            finished.set_result(None)
+        elif chance.random() < 0.5:
+            loop.call_soon(some, left - 1)
+        else:
+            # Often several timers in one turn, among them the connection's own.
+            loop.call_later(chance.choice((0, 0, 0.001, 0.01, 0.011, 0.025)), some, left - 1)
 
-        def read() -> bytes:
-            got = bytearray()
-            while part := other.recv(2**16):
-                got += part
-            return bytes(got)
-
-        with other:
-            reader = loop.run_in_executor(None, read)
-            some(150)
-            async with asyncio.timeout(DEADLINE_S):
-                await finished
-                connection.close()
-                assert await reader == bytes(written)
-            assert prompt > 0, f"seed {seed}: none was written at once"
-            assert held > 0, f"seed {seed}: none was short and behind longer ones"
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(write())
+    with other:
+        reader = loop.run_in_executor(None, received, other)
+        some(150)
+        async with asyncio.timeout(DEADLINE_S):
+            await finished
+            connection.close()
+            assert await reader == bytes(written)
+        assert prompt > 0, f"seed {seed}: none was written at once"
+        assert held > 0, f"seed {seed}: none was short and behind longer ones"
 
 
-@pytest.mark.parametrize("new_loop", LOOPS)
-def test_what_a_full_socket_does_not_take_follows_when_it_can(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    async def write() -> None:
-        connection, other = await connected()
-        sent = 0
-        with other:
-            while not connection.transport.get_write_buffer_size():
-                connection.write(sent.to_bytes(8) * (PROMPT_BYTES // 8))
-                sent += 1
-                await asyncio.sleep(0)
-            connection.write(b"the end")
+async def test_what_a_full_socket_does_not_take_follows_when_it_can() -> None:
+    connection, other = await connected()
+    sent = 0
+    with other:
+        while not connection.transport.get_write_buffer_size():
+            connection.write(sent.to_bytes(8) * (PROMPT_BYTES // 8))
+            sent += 1
+            await asyncio.sleep(0)
+        connection.write(b"the end")
 
-            def read() -> bytes:
-                got = bytearray()
-                while not got.endswith(b"the end"):
-                    got += other.recv(2**16)
-                return bytes(got)
-
-            async with asyncio.timeout(DEADLINE_S):
-                got = await asyncio.get_running_loop().run_in_executor(None, read)
-            connection.abort()
-        assert (
-            got == b"".join(number.to_bytes(8) * (PROMPT_BYTES // 8) for number in range(sent)) + b"the end"
-        )
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(write())
+        connection.close()
+        async with asyncio.timeout(DEADLINE_S):
+            got = await asyncio.get_running_loop().run_in_executor(None, received, other)
+    assert got == b"".join(number.to_bytes(8) * (PROMPT_BYTES // 8) for number in range(sent)) + b"the end"
 
 
-@pytest.mark.parametrize("new_loop", LOOPS)
-def test_nothing_is_written_once_the_connection_closes(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    async def write() -> None:
-        connection, other = await connected()
-        with other:
-            connection.abort()
-            # Another connection may have the same descriptor by now.
-            connection.write(b"too late")
-            async with asyncio.timeout(DEADLINE_S):
-                assert await asyncio.get_running_loop().run_in_executor(None, other.recv, 100) == b""
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(write())
+async def test_nothing_is_written_once_the_connection_closes() -> None:
+    connection, other = await connected()
+    with other:
+        connection.abort()
+        # Another connection may have the same descriptor by now.
+        connection.write(b"too late")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await asyncio.get_running_loop().run_in_executor(None, other.recv, 100) == b""
